@@ -1,0 +1,112 @@
+"""The texts and pairs that `mini` learns from, read from the data folder outside its `dev/`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z\"'(\[])")
+MAX_WORDS = 128
+"""Longer texts are cut here: the teacher's quality was trained at 128 word pieces."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One positive pair of a task, as two texts without their instructions."""
+
+    task: str
+    query: str
+    pos: str
+
+
+@dataclass(frozen=True)
+class TaskInstructions:
+    """The instructions of a task's two sides."""
+
+    query: str
+    pos: str
+    symmetric: bool
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def cut(text: str, words: int = MAX_WORDS) -> str:
+    """The first `words` whitespace-separated words of `text`."""
+    return " ".join(text.split()[:words])
+
+
+def plain_texts(data: Path) -> Iterator[str]:
+    """Whole passages, for training the vocabulary."""
+    for row in read_jsonl(data / "text" / "plain_english.jsonl.gz"):
+        yield row["text"]
+
+
+def passage_spans(data: Path, rng: random.Random) -> Iterator[str]:
+    """Spans of one to five neighbouring sentences, and some whole passages: lengths from a query to a page."""
+    for passage in plain_texts(data):
+        sentences = [s for s in SENTENCE_END.split(" ".join(passage.split())) if 3 <= len(s.split()) <= 80]
+        if not sentences:
+            continue
+        for sentence in rng.sample(sentences, min(2, len(sentences))):
+            yield sentence
+        if rng.random() < 0.5:
+            start, length = rng.randrange(len(sentences)), rng.randint(2, 5)
+            yield cut(" ".join(sentences[start : start + length]))
+        if rng.random() < 0.12:
+            yield cut(passage)
+
+
+def instruction_task_texts(data: Path, rng: random.Random, per_task: int = 150) -> Iterator[str]:
+    """Inputs and natural-language outputs of the Super-NaturalInstructions tasks."""
+    for task in read_jsonl(data / "superni_tasks.jsonl.gz"):
+        instances = task["instances"]
+        for instance in rng.sample(instances, min(per_task, len(instances))):
+            yield cut(instance["input"], rng.choice((24, 48, 96)))
+            output = instance["output"]
+            if isinstance(output, list):
+                output = output[0] if output else ""
+            if len(output.split()) >= 4:
+                yield cut(output, 64)
+
+
+def labelled_texts(data: Path) -> Iterator[str]:
+    for path in sorted((data / "classification").glob("*.jsonl.gz")):
+        for row in read_jsonl(path):
+            yield row["text"]
+
+
+def read_pairs(data: Path) -> Iterator[Pair]:
+    for path in sorted((data / "pairs").glob("*.jsonl.gz")):
+        for row in read_jsonl(path):
+            query, pos = cut(row["query"]), cut(row["pos"])
+            if query and pos and query != pos:
+                yield Pair(row["task"], query, pos)
+
+
+def read_instructions(data: Path) -> dict[str, TaskInstructions]:
+    """Instructions by task, without the `; Input:` tail, so that they end as the published ones do (`: `)."""
+    suggested = json.loads((data / "instructions.json").read_text("utf-8"))
+    return {
+        task: TaskInstructions(
+            query=entry["query"].replace("; Input: ", ": "),
+            pos=entry["pos"].replace("; Input: ", ": "),
+            symmetric=entry["symmetric"],
+        )
+        for task, entry in suggested.items()
+        if not task.startswith("_")
+    }
+
+
+def unique(texts: Iterable[str]) -> list[str]:
+    """`texts` in order, each once, blank ones left out."""
+    return list(dict.fromkeys(text for text in texts if text.strip()))

@@ -1,0 +1,112 @@
+"""What every framework adapter is configured with, and the four calls it makes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anytask.model import Instructor
+from anytask.shared import load_shared
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedder:
+    """A model with the instructions for its queries and documents; light: the model is loaded by the first call.
+
+    Args:
+        model: bundled name, folder or hub id.
+        query_instruction, document_instruction: None takes the checkpoint's prompts, else the defaults; "" embeds
+            without an instruction.
+        device, dtype, max_length, revision, token, cache_dir, local_files_only: as in `Instructor.from_pretrained`.
+        batch_tokens, normalize, truncate_dim: as in `Instructor.encode`.
+    """
+
+    model: str = "mini"
+    query_instruction: str | None = None
+    document_instruction: str | None = None
+    device: str | None = None
+    dtype: str = "float32"
+    max_length: int | None = None
+    batch_tokens: int | None = None
+    normalize: bool = True
+    truncate_dim: int | None = None
+    revision: str | None = None
+    cache_dir: str | None = None
+    local_files_only: bool = False
+    token: str | bool | None = field(default=None, repr=False)
+
+    def load(self) -> Instructor:
+        """The model, one in memory for all embedders of the process with the same configuration."""
+        return load_shared(
+            self.model,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            revision=self.revision,
+            token=self.token,
+            cache_dir=self.cache_dir,
+            local_files_only=self.local_files_only,
+        )
+
+    def embed_queries(
+        self, texts: Sequence[str], instruction: str | None = None, *, show_progress: bool = False
+    ) -> Matrix:
+        """Vectors of queries, float32 [n, d]; `instruction` takes the place of the configured one."""
+        instruction = self.query_instruction if instruction is None else instruction
+        return self._matrix(self.load().encode_query(list(texts), instruction, **self._options(show_progress)))
+
+    def embed_documents(
+        self, texts: Sequence[str], instruction: str | None = None, *, show_progress: bool = False
+    ) -> Matrix:
+        """Vectors of documents, float32 [n, d]; `instruction` takes the place of the configured one."""
+        instruction = self.document_instruction if instruction is None else instruction
+        return self._matrix(self.load().encode_document(list(texts), instruction, **self._options(show_progress)))
+
+    async def aembed_queries(self, texts: Sequence[str], instruction: str | None = None) -> Matrix:
+        """`embed_queries` without blocking the event loop; concurrent calls share batches."""
+        instruction = self.query_instruction if instruction is None else instruction
+        model = await asyncio.to_thread(self.load)
+        return self._matrix(await model.aencode_query(list(texts), instruction, **self._vector_options()))
+
+    async def aembed_documents(self, texts: Sequence[str], instruction: str | None = None) -> Matrix:
+        """`embed_documents` without blocking the event loop; concurrent calls share batches."""
+        instruction = self.document_instruction if instruction is None else instruction
+        model = await asyncio.to_thread(self.load)
+        return self._matrix(await model.aencode_document(list(texts), instruction, **self._vector_options()))
+
+    def fingerprint(self, side: str) -> str:
+        """A short name of what the vectors of one side depend on, for the keys of caches.
+
+        Args:
+            side: "query" or "document".
+
+        Returns:
+            model name, side and a hash; it changes with the model, its revision, the side's instruction, precision,
+            length limit, truncation or normalisation, and doesn't with device, batch size, cache folder or token.
+        """
+        if side not in ("query", "document"):
+            raise ValueError(f'side must be "query" or "document", got {side!r}')
+        relevant = ("model", "revision", "dtype", "max_length", "normalize", "truncate_dim", f"{side}_instruction")
+        settings = {name: value for name, value in asdict(self).items() if name in relevant}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        return f"anytask-{self.model.replace('/', '--')}-{side}-{digest}"
+
+    def _vector_options(self) -> dict[str, Any]:
+        return {"normalize": self.normalize, "truncate_dim": self.truncate_dim}
+
+    def _options(self, show_progress: bool) -> dict[str, Any]:
+        return {**self._vector_options(), "batch_tokens": self.batch_tokens, "show_progress": show_progress}
+
+    @staticmethod
+    def _matrix(vectors: Any) -> Matrix:
+        matrix: Matrix = vectors
+        return matrix

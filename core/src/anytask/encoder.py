@@ -1,0 +1,233 @@
+"""The T5 encoder as a padding-free forward pass.
+
+The texts of a batch are packed: their tokens follow one another in one [tokens, d_model] matrix and go through the
+linear layers together, without a padding row. Only attention needs to know where a text begins; it runs once per
+group of texts of equal length, so it needs no mask either, only the relative position bias.
+
+Names follow the T5 paper (Raffel et al., 2020, arXiv 1910.10683, section 2.1) and its published checkpoints. Shapes
+use T for the tokens of the batch, N for the texts of a group, L for their length, H for heads, K for the head size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The encoder's shape, under the names of a published `config.json`."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    feed_forward_proj: str = "relu"
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the feed-forward layer has T5 v1.1's second, gating matrix."""
+        return self.feed_forward_proj.startswith("gated-")
+
+    @property
+    def activation(self) -> str:
+        """Key into `ACTIVATIONS`. Published `gated-gelu` means the tanh approximation, as in T5 v1.1."""
+        name = self.feed_forward_proj.removeprefix("gated-")
+        return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
+
+
+@dataclass(frozen=True)
+class LengthGroup:
+    """`count` texts of `length` tokens each, packed from row `start` on."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + self.count * self.length)
+
+
+def relative_position_bucket(relative_position: Tensor, num_buckets: int, max_distance: int) -> Tensor:
+    """T5's bidirectional bucket of each key-minus-query distance (any shape, integer; same shape out).
+
+    Half of the buckets serve each direction; half of those hold one distance each, the rest grow logarithmically up
+    to `max_distance`, beyond which all distances share the last bucket.
+    """
+    per_direction = num_buckets // 2
+    exact = per_direction // 2
+    distance = relative_position.abs()
+    scale = (per_direction - exact) / math.log(max_distance / exact)
+    logarithmic = exact + (torch.log(distance.clamp(min=1).float() / exact) * scale).long()
+    bucket = torch.where(distance < exact, distance, logarithmic.clamp(max=per_direction - 1))
+    return bucket + per_direction * (relative_position > 0)
+
+
+class RMSNorm(nn.Module):
+    """T5's layer norm: no mean, no bias, computed in float32 whatever the model's precision."""
+
+    def __init__(self, d_model: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention without the 1/sqrt(K) scaling, q, k and v as one matrix."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.num_heads, self.d_kv = config.num_heads, config.d_kv
+        inner = config.num_heads * config.d_kv
+        self.qkv = nn.Linear(config.d_model, 3 * inner, bias=False)
+        self.o = nn.Linear(inner, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, position_bias: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
+        """x [T, d_model] and position_bias [H, >=L, >=L] to [T, d_model]."""
+        qkv = self.qkv(x).view(-1, 3, self.num_heads, self.d_kv)
+        contexts = []
+        for group in groups:
+            shape = (group.count, group.length, 3, self.num_heads, self.d_kv)
+            q, k, v = qkv[group.rows].view(shape).permute(2, 0, 3, 1, 4)  # [N, H, L, K] each
+            bias = position_bias[None, :, : group.length, : group.length].to(q.dtype)
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+            contexts.append(context.transpose(1, 2).reshape(-1, self.num_heads * self.d_kv))
+        out: Tensor = self.o(torch.cat(contexts))
+        return out
+
+
+class FeedForward(nn.Module):
+    """T5's feed-forward layer; gated (v1.1): act(wi_0 x) * (wi_1 x), both in one matrix."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.is_gated = config.is_gated
+        self.activation = ACTIVATIONS[config.activation]
+        self.wi = nn.Linear(config.d_model, config.d_ff * (2 if config.is_gated else 1), bias=False)
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, d_model] to [T, d_model]."""
+        hidden = self.wi(x)
+        if self.is_gated:
+            gate, linear = hidden.chunk(2, dim=-1)
+            hidden = self.activation(gate) * linear
+        else:
+            hidden = self.activation(hidden)
+        if not torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(self.wo.weight.dtype)
+        out: Tensor = self.wo(hidden)
+        return out
+
+
+class Block(nn.Module):
+    """One pre-norm layer: self-attention, then feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.attention = SelfAttention(config)
+        self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, position_bias: Tensor, groups: Sequence[LengthGroup], dropout: float) -> Tensor:
+        """x [T, d_model] float32 to the same; sub-layers compute in the precision of their weights."""
+        dtype = self.attention.qkv.weight.dtype
+        attended = self.attention(self.attention_norm(x).to(dtype), position_bias, groups)
+        x = x + F.dropout(attended, dropout, self.training)
+        fed = self.feed_forward(self.feed_forward_norm(x).to(dtype))
+        return x + F.dropout(fed, dropout, self.training)
+
+
+class T5Encoder(nn.Module):
+    """T5's encoder over packed tokens. The residual stream and the norms are float32 in every precision."""
+
+    def __init__(self, config: T5Config, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.dropout = dropout
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self._inference_bias: Tensor | None = None
+
+    def to_precision(self, dtype: torch.dtype) -> T5Encoder:
+        """Convert the matrices to `dtype`; norms, position bias and, in float16, `wo` (it overflows) stay float32."""
+        self.float()
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.to(dtype)
+        self.embed_tokens.to(dtype)
+        if dtype == torch.float16:
+            for module in self.modules():
+                if isinstance(module, FeedForward):
+                    module.wo.float()
+        return self
+
+    def position_bias(self, length: int) -> Tensor:
+        """The first layer's relative position bias for all layers, [H, length', length'] with length' >= length.
+
+        The bias depends on the distance alone, so the corner of a longer text's bias is a shorter text's: without
+        gradients one matrix, grown in powers of two, serves every length.
+        """
+        if torch.is_grad_enabled():
+            return self._compute_position_bias(length)
+        bias = self._inference_bias
+        if bias is None or bias.shape[-1] < length or bias.device != self.final_norm.weight.device:
+            bias = self._compute_position_bias(1 << (length - 1).bit_length())
+            self._inference_bias = bias
+        return bias
+
+    def _compute_position_bias(self, length: int) -> Tensor:
+        config = self.config
+        position = torch.arange(length, device=self.final_norm.weight.device)
+        distance = position[None, :] - position[:, None]
+        bucket = relative_position_bucket(
+            distance, config.relative_attention_num_buckets, config.relative_attention_max_distance
+        )
+        bias: Tensor = self.relative_attention_bias(bucket)
+        return bias.permute(2, 0, 1).contiguous()
+
+    def forward(self, token_ids: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
+        """Encode a packed batch.
+
+        Args:
+            token_ids: [T] integer, the texts' tokens one after another, texts of equal length side by side.
+            groups: where the texts lie; their rows cover `token_ids` in order.
+
+        Returns:
+            [T, d_model] float32, the last layer's normed output.
+        """
+        position_bias = self.position_bias(max(group.length for group in groups))
+        x = F.dropout(self.embed_tokens(token_ids).float(), self.dropout, self.training)
+        for block in self.blocks:
+            x = block(x, position_bias, groups, self.dropout)
+        x = self.final_norm(x)
+        return F.dropout(x, self.dropout, self.training)
+
+    def train(self, mode: bool = True) -> T5Encoder:
+        self._inference_bias = None
+        super().train(mode)
+        return self

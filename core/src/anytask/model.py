@@ -1,0 +1,334 @@
+"""`Instructor`: a checkpoint that embeds texts together with instructions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from anytask.batching import TokenizedText
+from anytask.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from anytask.coalescing import Coalescer
+from anytask.engine import EncodingEngine
+from anytask.hub import resolve
+from anytask.inputs import InstructionLike, Texts, split_inputs
+from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
+from anytask.precision import Precision, quantize
+from anytask.tokenization import InstructionTokenizer, OnLong
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUERY_PROMPTS = ("query",)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""Names of a checkpoint's prompts that mean the document side, as sentence-transformers looks them up."""
+
+Vectors = npt.NDArray[Any] | Tensor
+
+
+@dataclass(frozen=True)
+class _Output:
+    """How the vectors of a call leave it."""
+
+    normalize: bool
+    truncate_dim: int | None
+    precision: Precision
+    as_tensor: bool
+
+    def check(self, dimension: int) -> None:
+        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= dimension:
+            raise ValueError(
+                f"truncate_dim must be from 1 to the model's dimension {dimension}, got {self.truncate_dim}"
+            )
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
+
+    def finish(self, vectors: Tensor) -> Vectors:
+        """Raw vectors [n, dimension] to what the caller asked for."""
+        vectors = vectors[:, : self.truncate_dim]
+        if self.normalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        compact = quantize(np.ascontiguousarray(vectors.numpy()), self.precision)
+        return torch.from_numpy(compact) if self.as_tensor else compact
+
+
+class Instructor:
+    """An INSTRUCTOR model (arXiv 2212.09741): the embedding of a text depends on the instruction it comes with.
+
+    Made by `from_pretrained`. Safe to use from many threads, in forked workers and pickled; vectors don't depend on
+    batch size, order or company (to 1e-5 in float32).
+
+    >>> model = Instructor.from_pretrained("mini")
+    >>> model.encode("How is the weather?", instruction="Represent the question for classification: ").shape
+    (384,)
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, source: str) -> None:
+        self._checkpoint = checkpoint
+        self._engine = EncodingEngine(checkpoint.encoder, checkpoint.head, device, dtype)
+        self._tokenizer = InstructionTokenizer(checkpoint.tokenizer, checkpoint.max_length)
+        self.name_or_path = source
+        self._start()
+
+    def _start(self) -> None:
+        """What a process or a copy needs of its own: locks and the worker of asynchronous calls."""
+        self._coalescer = Coalescer(self._engine.embed)
+        _live.add(self)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = "mini",
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "float32",
+        max_length: int | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> Instructor:
+        """Load a checkpoint: a bundled model by name, a local folder, or a hub id.
+
+        Args:
+            name_or_path: "mini" (bundled, no network), a folder in the sentence-transformers layout, or a hub id such
+                as "hkunlp/instructor-large" or "sentence-transformers/gtr-t5-base".
+            device: a torch device; None takes a GPU where there is one, else the CPU.
+            dtype: "float32", "bfloat16" or "float16": precision of the matrix products.
+            max_length: most tokens of a text with its instruction; None takes the checkpoint's, else 512.
+            revision: branch, tag or commit on the hub.
+            token: for private repositories; True takes the stored one.
+            cache_dir: instead of the hub's cache folder.
+            local_files_only: never go to the network.
+
+        Raises:
+            CheckpointError: no such model, or its files are missing, damaged or not those of a T5 encoder.
+            ValueError: an unknown dtype or device.
+        """
+        folder = resolve(
+            name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        precision, place = _as_dtype(dtype), _as_device(device)
+        checkpoint = load_checkpoint(folder)
+        if max_length is not None:
+            checkpoint.max_length = max_length
+        return cls(checkpoint, place, precision, str(name_or_path))
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return self._engine.dimension
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text, its instruction and the end token included; the rest is cut."""
+        return self._tokenizer.max_length
+
+    @property
+    def device(self) -> torch.device:
+        return self._engine.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the matrix products."""
+        return self._engine.dtype
+
+    @property
+    def query_instruction(self) -> str:
+        """What `encode_query` uses by default: the checkpoint's prompt "query", else the project's default."""
+        return self._prompt(QUERY_PROMPTS, DEFAULT_QUERY_INSTRUCTION)
+
+    @property
+    def document_instruction(self) -> str:
+        """What `encode_document` uses by default: the checkpoint's prompt "document", else the project's default."""
+        return self._prompt(DOCUMENT_PROMPTS, DEFAULT_DOCUMENT_INSTRUCTION)
+
+    def _prompt(self, names: Sequence[str], default: str) -> str:
+        prompts = self._checkpoint.prompts
+        return next((prompts[name] for name in names if name in prompts), default)
+
+    def encode(
+        self,
+        texts: Texts,
+        instruction: InstructionLike | Sequence[InstructionLike] | None = None,
+        *,
+        batch_tokens: int | None = None,
+        normalize: bool = True,
+        truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        show_progress: bool = False,
+        as_tensor: bool = False,
+        on_long: OnLong = "truncate",
+    ) -> Any:
+        """Embed texts with an instruction.
+
+        Args:
+            texts: a string, a list of strings, or a list of (instruction, text) pairs.
+            instruction: one for all texts or one per text; None embeds the texts as they are.
+            batch_tokens: most tokens computed in one step; None suits the device.
+            normalize: give unit vectors.
+            truncate_dim: keep this many leading dimensions (then normalise).
+            precision: "float32", "int8" or "binary" (see `anytask.precision.quantize`).
+            show_progress: draw a progress bar on standard error.
+            as_tensor: give a torch tensor (on the CPU) instead of a numpy array.
+            on_long: "truncate" cuts the tail of texts over `max_length` and warns once with their number, "error"
+                raises.
+
+        Returns:
+            float32 [n, dimension]; [dimension] for a single string; [0, dimension] for an empty list.
+
+        Raises:
+            TypeError: something in `texts` is no string; the message names its index and type.
+            ValueError: an instruction without room for text, invalid Unicode, an unknown option.
+        """
+        single, plain, instructions = _inputs(texts, instruction)
+        output = _Output(normalize, truncate_dim, precision, as_tensor)
+        output.check(self.dimension)
+        if batch_tokens is not None and batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        tokenized = self._tokenize(plain, instructions, on_long)
+        if show_progress:
+            from anytask.progress import progress
+
+            with progress("embedding", len(tokenized)) as advance:
+                vectors = self._engine.embed(tokenized, batch_tokens, advance)
+        else:
+            vectors = self._engine.embed(tokenized, batch_tokens)
+        finished = output.finish(vectors)
+        return finished[0] if single else finished
+
+    def encode_query(self, texts: Texts, instruction: InstructionLike | None = None, **options: Any) -> Any:
+        """`encode` with the query instruction: the one given, else the checkpoint's, else the default.
+
+        `instruction=""` embeds without one.
+        """
+        return self.encode(texts, self.query_instruction if instruction is None else instruction, **options)
+
+    def encode_document(self, texts: Texts, instruction: InstructionLike | None = None, **options: Any) -> Any:
+        """`encode` with the document instruction: the one given, else the checkpoint's, else the default."""
+        return self.encode(texts, self.document_instruction if instruction is None else instruction, **options)
+
+    async def aencode(
+        self,
+        texts: Texts,
+        instruction: InstructionLike | Sequence[InstructionLike] | None = None,
+        *,
+        normalize: bool = True,
+        truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        as_tensor: bool = False,
+        on_long: OnLong = "truncate",
+    ) -> Any:
+        """`encode` without blocking the event loop; calls that run at the same time share batches.
+
+        Arguments, result and errors are those of `encode`.
+        """
+        single, plain, instructions = _inputs(texts, instruction)
+        output = _Output(normalize, truncate_dim, precision, as_tensor)
+        output.check(self.dimension)
+        tokenized = await asyncio.to_thread(self._tokenize, plain, instructions, on_long)
+        finished = output.finish(await self._coalescer.embed(tokenized))
+        return finished[0] if single else finished
+
+    async def aencode_query(self, texts: Texts, instruction: InstructionLike | None = None, **options: Any) -> Any:
+        """`encode_query` without blocking the event loop."""
+        return await self.aencode(texts, self.query_instruction if instruction is None else instruction, **options)
+
+    async def aencode_document(self, texts: Texts, instruction: InstructionLike | None = None, **options: Any) -> Any:
+        """`encode_document` without blocking the event loop."""
+        return await self.aencode(texts, self.document_instruction if instruction is None else instruction, **options)
+
+    def _tokenize(self, texts: list[str], instructions: list[str], on_long: OnLong) -> list[TokenizedText]:
+        if on_long not in get_args(OnLong):
+            raise ValueError(f"on_long must be one of {', '.join(get_args(OnLong))}, got {on_long!r}")
+        tokenized = self._tokenizer(texts, instructions, on_long)
+        cut = sum(text.truncated for text in tokenized)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(tokenized)} texts have more tokens with their instruction than max_length "
+                f"{self.max_length}; only their beginnings are embedded",
+                stacklevel=3,
+            )
+        return tokenized
+
+    @staticmethod
+    def similarity(a: Vectors, b: Vectors) -> Any:
+        """Cosine of every vector of `a` ([n, d] or [d]) with every one of `b` ([m, d] or [d]).
+
+        Returns:
+            [n, m], a torch tensor when either of them is one, else a numpy array.
+        """
+        left, right = (torch.as_tensor(side).float().reshape(-1, side.shape[-1]) for side in (a, b))
+        if left.shape[-1] != right.shape[-1]:
+            raise ValueError(f"vectors of {left.shape[-1]} and {right.shape[-1]} dimensions can't be compared")
+        cosine = torch.nn.functional.normalize(left, dim=-1) @ torch.nn.functional.normalize(right, dim=-1).T
+        return cosine if isinstance(a, Tensor) or isinstance(b, Tensor) else cosine.numpy()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a checkpoint folder that anytask, sentence-transformers and transformers load, in this precision."""
+        save_checkpoint(self._checkpoint, Path(folder).expanduser())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_coalescer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def __repr__(self) -> str:
+        return f"Instructor({self.name_or_path!r}, dimension={self.dimension}, device={str(self.device)!r}, dtype={_name(self.dtype)!r})"
+
+
+def _inputs(
+    texts: Texts, instruction: InstructionLike | Sequence[InstructionLike] | None
+) -> tuple[bool, list[str], list[str]]:
+    single = isinstance(texts, str)
+    items: Iterable[object] = [texts] if isinstance(texts, str) else texts
+    return single, *split_inputs(items, instruction)
+
+
+def _as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in DTYPES.values():
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    return chosen
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _as_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is no torch device, such as 'cpu', 'cuda' or 'cuda:1'") from error
+
+
+_live: weakref.WeakSet[Instructor] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """Threads don't survive a fork: give each model a new worker, and OpenMP, whose team is gone, one thread."""
+    if _live:
+        torch.set_num_threads(1)
+    for model in list(_live):
+        model._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,180 @@
+"""Tokens of a text with its instruction, and which of them the mean is taken over.
+
+The rules are those of the published InstructorEmbedding 1.0.1, for whose vectors the released checkpoints were made:
+the instruction as given and the stripped text are joined, the result is stripped; the pool starts after as many
+tokens as the stripped instruction has alone. Where the original is unsound (it pools an instruction of one token, and
+returns a zero vector when nothing is left to pool), the pool is the text's tokens by their character offsets, at least
+`</s>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from anytask.batching import TokenizedText
+from anytask.errors import CheckpointError
+
+OnLong = Literal["truncate", "error"]
+CHARACTERS_PER_TOKEN = 16
+"""The longest piece of a T5 vocabulary: a text is first looked at up to `max_length` times this many characters."""
+CHUNK = 1024
+"""Texts handed to the tokenizer at a time."""
+
+
+class InstructionTokenizer:
+    """A checkpoint's own tokenizer with INSTRUCTOR's rules for instructions.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer` that ends every text with one special token, `</s>`.
+        max_length: most tokens of a text, its instruction and `</s>` included.
+
+    Raises:
+        CheckpointError: the tokenizer adds no final special token, or other ones.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        special = tokenizer.encode("").ids
+        if len(special) != 1:
+            raise CheckpointError(
+                f"the tokenizer marks an empty text with {len(special)} special tokens; a T5 tokenizer ends it with one, "
+                "`</s>`. Use the tokenizer.json of a T5 checkpoint."
+            )
+        if max_length < 2:
+            raise ValueError(f"max_length must leave room for a token and `</s>`, got {max_length}")
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.eos = special[0]
+        self._unknown = _unknown_id(tokenizer)
+
+    def instruction_tokens(self, instruction: str) -> list[int]:
+        """Token ids of the stripped instruction alone, without `</s>`.
+
+        Raises:
+            ValueError: it leaves no room for a text.
+        """
+        ids: list[int] = self.tokenizer.encode(instruction.strip(), add_special_tokens=False).ids
+        if len(ids) > self.max_length - 2:
+            raise ValueError(
+                f"the instruction has {len(ids)} tokens, which leaves no room for a text within max_length "
+                f"{self.max_length}: shorten it or load the model with a larger max_length. It begins {instruction[:60]!r}"
+            )
+        return ids
+
+    def __call__(
+        self, texts: Sequence[str], instructions: Sequence[str], on_long: OnLong = "truncate"
+    ) -> list[TokenizedText]:
+        """Tokenize each text with its instruction (one each, "" for none).
+
+        Raises:
+            ValueError: an instruction leaves no room; a text isn't valid Unicode (lone surrogates) or, with
+                `on_long="error"`, is too long: the message names its index.
+        """
+        alone = {instruction: self.instruction_tokens(instruction) for instruction in dict.fromkeys(instructions)}
+        tokenized: list[TokenizedText] = []
+        for start in range(0, len(texts), CHUNK):
+            chunk = [
+                _Joined(text, instruction, alone[instruction])
+                for text, instruction in zip(
+                    texts[start : start + CHUNK], instructions[start : start + CHUNK], strict=True
+                )
+            ]
+            for offset, (joined, ids) in enumerate(zip(chunk, self._encode(chunk, start), strict=True)):
+                truncated = len(ids) > self.max_length
+                if truncated and on_long == "error":
+                    raise ValueError(
+                        f"text {start + offset} has more tokens with its instruction than max_length {self.max_length}; "
+                        'shorten or split it, or pass on_long="truncate" to embed its beginning'
+                    )
+                if truncated:
+                    ids = [*ids[: self.max_length - 1], self.eos]
+                pool_start = self._pool_start(joined, ids)
+                tokenized.append(TokenizedText(np.array(ids, dtype=np.int32), pool_start, truncated))
+        return tokenized
+
+    def _encode(self, chunk: Sequence[_Joined], start: int) -> Iterator[list[int]]:
+        """Token ids with `</s>`; those of a text over the limit may end early, but never within the limit."""
+        window = self.max_length * CHARACTERS_PER_TOKEN
+        try:
+            encodings = self.tokenizer.encode_batch_fast([joined.string[:window] for joined in chunk])
+        except (UnicodeEncodeError, TypeError):
+            raise _invalid_unicode(chunk, start) from None
+        for joined, encoding in zip(chunk, encodings, strict=True):
+            yield self._widen(joined.string, encoding.ids, window)
+
+    def _widen(self, string: str, ids: list[int], window: int) -> list[int]:
+        """Look at more of `string` until it is whole or its tokens pass the limit by a margin no cut reaches into."""
+        while window < len(string) and len(ids) <= self.max_length + CHARACTERS_PER_TOKEN:
+            window *= 4
+            ids = self.tokenizer.encode(string[:window]).ids
+        return ids
+
+    def _pool_start(self, joined: _Joined, ids: list[int]) -> int:
+        alone = joined.instruction_ids
+        n = len(alone)
+        if not n:
+            return 0
+        if ids[:n] == alone and alone[-1] != self._unknown:
+            return n
+        encoding = self.tokenizer.encode(joined.string[: self.max_length * CHARACTERS_PER_TOKEN])
+        if n < len(ids) and not joined.merges(encoding):
+            return n
+        return min(joined.first_text_token(encoding), len(ids) - 1)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"tokenizer": self.tokenizer.to_str(), "max_length": self.max_length}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(Tokenizer.from_str(str(state["tokenizer"])), int(str(state["max_length"])))  # type: ignore[misc]
+
+
+class _Joined:
+    """The string that is tokenized, and where in it the instruction ends and the text begins."""
+
+    __slots__ = ("instruction_end", "instruction_ids", "string", "text_start")
+
+    def __init__(self, text: str, instruction: str, instruction_ids: list[int]) -> None:
+        text = text.strip()
+        self.string = (instruction + text).strip()
+        self.text_start = len(self.string) - len(text)
+        self.instruction_end = len(instruction.strip())
+        self.instruction_ids = instruction_ids
+
+    def merges(self, encoding: Encoding) -> bool:
+        """Whether one token holds characters of both the instruction and the text."""
+        return any(
+            start < self.instruction_end and end > self.text_start
+            for start, end in encoding.offsets
+            if self.text_start < len(self.string)
+        )
+
+    def first_text_token(self, encoding: Encoding) -> int:
+        """Index of the first token with a character of the text, else of `</s>`."""
+        for index, (_, end) in enumerate(encoding.offsets[:-1]):
+            if end > self.text_start:
+                return index
+        return len(encoding.ids) - 1
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The id of the unknown token, which the tokenizer fuses with an unknown neighbour."""
+    unknown = tokenizer.token_to_id("<unk>")
+    return unknown if isinstance(unknown, int) else None
+
+
+def _invalid_unicode(chunk: Sequence[_Joined], start: int) -> ValueError:
+    for offset, joined in enumerate(chunk):
+        try:
+            joined.string.encode("utf-8")
+        except UnicodeEncodeError as error:
+            character = f"U+{ord(joined.string[error.start]):04X}"
+            return ValueError(
+                f"text {start + offset} holds {character}, half of a surrogate pair, which is no character; "
+                'decode the source with errors="replace" or drop it'
+            )
+    return ValueError(f"the tokenizer refused one of the texts {start} to {start + len(chunk) - 1}")

@@ -1,0 +1,134 @@
+"""Weight files: reading them safely, and the published T5 names against the encoder's own.
+
+A checkpoint holds q, k, v (and the two halves of a gated `wi`) as separate matrices; the encoder holds each group as
+one. Both directions are exact.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from anytask.encoder import T5Config
+from anytask.errors import CheckpointError
+
+EMBEDDING_NAMES = ("encoder.embed_tokens.weight", "shared.weight")
+POSITION_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+FINAL_NORM = "encoder.final_layer_norm.weight"
+
+
+def read_weights(folder: Path, stem: str) -> dict[str, Tensor]:
+    """All tensors of a module folder, from safetensors where there is one, else from a PyTorch file.
+
+    Args:
+        folder: holds `model.safetensors`, `pytorch_model.bin` or the index and shards of either.
+        stem: what the weights are, for messages ("encoder", "dense layer").
+
+    Raises:
+        CheckpointError: no such file, a missing shard, a file that can't be read or that holds more than tensors.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return _read_file(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return _read_shards(index)
+    raise CheckpointError(
+        f"no weights of the {stem} in {folder}: expected model.safetensors or pytorch_model.bin; "
+        "download the folder again, or point to the folder that holds modules.json"
+    )
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{index} is no index of weight shards ({error}); download it again") from error
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        path = index.parent / shard
+        if not path.is_file():
+            raise CheckpointError(f"{index} names {shard}, which is not there; download the missing shard")
+        tensors.update(_read_file(path))
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) can't be read as weights: {reason}. "
+            "Download it again; files that need more than tensors to be unpickled are refused"
+        ) from error
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, expected a mapping of names to tensors")
+    return dict(loaded)
+
+
+def encoder_state(published: Mapping[str, Tensor], config: T5Config, source: Path) -> dict[str, Tensor]:
+    """The encoder's state from published names; a decoder's tensors are left out.
+
+    Raises:
+        CheckpointError: a tensor is missing.
+    """
+
+    def take(*names: str) -> Tensor:
+        for name in names:
+            if name in published:
+                return published[name]
+        raise CheckpointError(
+            f"{source} lacks the tensor {' or '.join(names)}; it holds {len(published)} tensors, "
+            f"the first {sorted(published)[:3]}. Expected a T5 encoder with {config.num_layers} layers"
+        )
+
+    state = {
+        "embed_tokens.weight": take(*EMBEDDING_NAMES),
+        "relative_attention_bias.weight": take(POSITION_BIAS),
+        "final_norm.weight": take(FINAL_NORM),
+    }
+    for layer in range(config.num_layers):
+        for ours, theirs in _layer_names(layer, config).items():
+            parts = [take(name) for name in theirs]
+            try:
+                state[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
+            except RuntimeError as error:
+                raise CheckpointError(f"{source}: the shapes of {', '.join(theirs)} don't fit each other") from error
+    return state
+
+
+def published_state(state: Mapping[str, Tensor], config: T5Config) -> dict[str, Tensor]:
+    """The inverse of `encoder_state`, under the names a `T5EncoderModel` saves."""
+    published = {
+        "shared.weight": state["embed_tokens.weight"],
+        POSITION_BIAS: state["relative_attention_bias.weight"],
+        FINAL_NORM: state["final_norm.weight"],
+    }
+    for layer in range(config.num_layers):
+        for ours, theirs in _layer_names(layer, config).items():
+            published.update(zip(theirs, state[ours].chunk(len(theirs)), strict=True))
+    return published
+
+
+def _layer_names(layer: int, config: T5Config) -> dict[str, list[str]]:
+    """Our tensor's name to the published tensors that it stacks by rows."""
+    attention, feed_forward = (f"encoder.block.{layer}.layer.{part}" for part in (0, 1))
+    wi = ("wi_0", "wi_1") if config.is_gated else ("wi",)
+    return {
+        f"blocks.{layer}.attention_norm.weight": [f"{attention}.layer_norm.weight"],
+        f"blocks.{layer}.attention.qkv.weight": [f"{attention}.SelfAttention.{part}.weight" for part in "qkv"],
+        f"blocks.{layer}.attention.o.weight": [f"{attention}.SelfAttention.o.weight"],
+        f"blocks.{layer}.feed_forward_norm.weight": [f"{feed_forward}.layer_norm.weight"],
+        f"blocks.{layer}.feed_forward.wi.weight": [f"{feed_forward}.DenseReluDense.{part}.weight" for part in wi],
+        f"blocks.{layer}.feed_forward.wo.weight": [f"{feed_forward}.DenseReluDense.wo.weight"],
+    }
