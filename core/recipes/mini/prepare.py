@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("build/mini"))
-    parser.add_argument("--taught", type=int, default=300_000, help="texts that get the teacher's vector")
+    parser.add_argument("--taught", type=int, default=180_224, help="texts that get the teacher's vector")
     parser.add_argument("--worker", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="share teacher work")
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out
