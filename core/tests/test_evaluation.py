@@ -262,11 +262,16 @@ def test_unknown_choice_of_instructions(suite: Path) -> None:
 
 def test_part_of_a_suite_is_enough(tmp_path: Path) -> None:
     write(tmp_path / "pairs/toy.jsonl", PAIRS)
-    (tmp_path / "retrieval/half").mkdir(parents=True)
-    write(tmp_path / "retrieval/half/corpus.jsonl", CORPUS)
+    (tmp_path / "retrieval/empty").mkdir(parents=True)
     (tmp_path / "sts").mkdir()
     (tmp_path / "sts/notes.txt").write_text("not a task")
     assert [task.name for task in find_tasks(tmp_path)] == ["pairs/toy"]
+
+
+def test_a_retrieval_folder_without_all_its_files(suite: Path) -> None:
+    (suite / "retrieval/toy/qrels.jsonl.gz").unlink()
+    with pytest.raises(ValueError, match=r"retrieval/toy: qrels.jsonl or qrels.jsonl.gz is missing"):
+        evaluate(BagOfWords(), suite)
 
 
 def test_tasks_by_name_by_last_part_and_by_family(suite: Path) -> None:

@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 if TYPE_CHECKING:
     from anytask.evaluation import Embedder
@@ -125,12 +124,9 @@ def info(
     """Show what a checkpoint is; without one, the versions installed and the devices found."""
     with plain_errors():
         rows = environment_rows() if model is None else checkpoint_rows(model)
-    view = Table(show_header=False, box=None, pad_edge=False)
-    view.add_column(style="bold")
-    view.add_column(overflow="fold")
+    width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        view.add_row(name, escape(value))
-    out.print(view)
+        out.print(f"[bold]{name:{width}}[/bold]  {escape(value)}", soft_wrap=True, highlight=False)
 
 
 def checkpoint_rows(model: str) -> list[tuple[str, str]]:

@@ -1,81 +1,101 @@
 """Concurrent asynchronous calls share batches.
 
 One worker thread per model takes whatever calls have arrived while it was busy and embeds them together. Nobody waits
-for company: a call that finds the worker idle starts at once.
+for company: a call that finds the worker idle starts at once. A large call goes in parts, each of which queues anew, so
+that small ones aren't kept waiting by it and cancelling it takes effect.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from anytask.batching import TokenizedText
+from anytask.batching import TokenizedText, plan_batches
 
-Embed = Callable[[Sequence[TokenizedText]], Tensor]
+Embed = Callable[[Sequence[TokenizedText], int | None], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    texts: Sequence[TokenizedText]
+    batch_tokens: int | None
+    future: Future[Tensor] = field(default_factory=Future)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(text.ids) for text in self.texts)
 
 
 class Coalescer:
-    """Runs `embed` in a daemon thread of its own on the texts of all waiting calls.
+    """Runs `embed` in a thread of its own on the texts of all waiting calls.
+
+    The thread starts with the first call and ends with the coalescer, or with the interpreter once its run is done.
 
     Args:
-        embed: tokenized texts to vectors [n, dimension]; called by one thread at a time.
-        most_texts: texts taken into one run; the rest waits, in order of arrival.
+        embed: tokenized texts and most tokens of a step to vectors [n, dimension]; called by one thread at a time.
+        run_tokens: most tokens of a run, and of a part of a large call; a longer text is a run of its own.
     """
 
-    def __init__(self, embed: Embed, most_texts: int = 1024) -> None:
+    def __init__(self, embed: Embed, run_tokens: int = 8192) -> None:
         self._embed = embed
-        self._most_texts = most_texts
-        self._calls: deque[tuple[Sequence[TokenizedText], Future[Tensor]]] = deque()
-        self._arrived = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._run_tokens = run_tokens
+        self._waiting: deque[_Call] = deque()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="anytask")
 
-    async def embed(self, texts: Sequence[TokenizedText]) -> Tensor:
-        """Vectors of `texts`, without blocking the event loop; a cancelled call that hasn't begun is dropped."""
-        return await asyncio.wrap_future(self.submit(texts))
+    async def embed(self, texts: Sequence[TokenizedText], batch_tokens: int | None = None) -> Tensor:
+        """Vectors of `texts` [n, dimension], without blocking the event loop.
 
-    def submit(self, texts: Sequence[TokenizedText]) -> Future[Tensor]:
-        future: Future[Tensor] = Future()
-        with self._arrived:
-            self._calls.append((texts, future))
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._work, name="anytask-coalescer", daemon=True)
-                self._thread.start()
-            self._arrived.notify()
-        return future
+        Args:
+            batch_tokens: as for `embed`; calls that share a run take the smallest.
 
-    def _work(self) -> None:
-        while True:
-            with self._arrived:
-                while not self._calls:
-                    self._arrived.wait()
-                calls = self._take()
-            self._run([(texts, future) for texts, future in calls if future.set_running_or_notify_cancel()])
+        Raises:
+            what `embed` raises for these texts, never another call's error.
+        """
+        parts = list(plan_batches([len(text.ids) for text in texts], self._run_tokens))
+        if len(parts) <= 1:
+            return await asyncio.wrap_future(self.submit(texts, batch_tokens))
+        vectors = [
+            await asyncio.wrap_future(self.submit([texts[index] for index in part], batch_tokens)) for part in parts
+        ]
+        order = torch.tensor([index for part in parts for index in part])
+        return torch.cat(vectors)[order.argsort()]
 
-    def _take(self) -> list[tuple[Sequence[TokenizedText], Future[Tensor]]]:
-        calls = [self._calls.popleft()]
-        count = len(calls[0][0])
-        while self._calls and count + len(self._calls[0][0]) <= self._most_texts:
-            calls.append(self._calls.popleft())
-            count += len(calls[-1][0])
-        return calls
+    def submit(self, texts: Sequence[TokenizedText], batch_tokens: int | None = None) -> Future[Tensor]:
+        """Queue one call; cancelling its future drops it unless its run has begun."""
+        call = _Call(texts, batch_tokens)
+        self._waiting.append(call)
+        self._worker.submit(self._run_waiting)
+        return call.future
 
-    def _run(self, calls: list[tuple[Sequence[TokenizedText], Future[Tensor]]]) -> None:
-        if not calls:
-            return
+    def _run_waiting(self) -> None:
+        """One run: the calls that have waited longest. Each call asks for a run, so none is left behind."""
+        calls: list[_Call] = []
+        tokens = 0
+        while self._waiting and (not calls or tokens + self._waiting[0].tokens <= self._run_tokens):
+            call = self._waiting.popleft()
+            if call.future.set_running_or_notify_cancel():
+                calls.append(call)
+                tokens += call.tokens
+        if calls:
+            self._run(calls)
+
+    def _run(self, calls: Sequence[_Call]) -> None:
+        limits = [call.batch_tokens for call in calls if call.batch_tokens is not None]
         try:
-            vectors = self._embed([text for texts, _ in calls for text in texts])
-            for (_, future), part in zip(calls, torch.split(vectors, [len(texts) for texts, _ in calls]), strict=True):
-                future.set_result(part)
+            vectors = self._embed([text for call in calls for text in call.texts], min(limits, default=None))
+            parts = torch.split(vectors, [len(call.texts) for call in calls])
         except BaseException as error:
             if len(calls) == 1:
-                calls[0][1].set_exception(error)
+                calls[0].future.set_exception(error)
             else:  # one call's failure is its own: run each alone
                 for call in calls:
-                    if not call[1].done():
-                        self._run([call])
+                    self._run([call])
+            return
+        for call, part in zip(calls, parts, strict=True):
+            call.future.set_result(part.clone() if len(calls) > 1 else part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anytask.inputs import InstructionLike
 from anytask.model import Instructor
 from anytask.shared import load_shared
 
@@ -58,30 +60,36 @@ class Embedder:
         )
 
     def embed_queries(
-        self, texts: Sequence[str], instruction: str | None = None, *, show_progress: bool = False
+        self, texts: Sequence[str], instruction: InstructionLike | None = None, *, show_progress: bool = False
     ) -> Matrix:
         """Vectors of queries, float32 [n, d]; `instruction` takes the place of the configured one."""
         instruction = self.query_instruction if instruction is None else instruction
-        return self._matrix(self.load().encode_query(list(texts), instruction, **self._options(show_progress)))
+        model = self.load()
+        return self._matrix(
+            model.encode_query(list(texts), instruction, show_progress=show_progress, **self._options())
+        )
 
     def embed_documents(
-        self, texts: Sequence[str], instruction: str | None = None, *, show_progress: bool = False
+        self, texts: Sequence[str], instruction: InstructionLike | None = None, *, show_progress: bool = False
     ) -> Matrix:
         """Vectors of documents, float32 [n, d]; `instruction` takes the place of the configured one."""
         instruction = self.document_instruction if instruction is None else instruction
-        return self._matrix(self.load().encode_document(list(texts), instruction, **self._options(show_progress)))
+        model = self.load()
+        return self._matrix(
+            model.encode_document(list(texts), instruction, show_progress=show_progress, **self._options())
+        )
 
-    async def aembed_queries(self, texts: Sequence[str], instruction: str | None = None) -> Matrix:
+    async def aembed_queries(self, texts: Sequence[str], instruction: InstructionLike | None = None) -> Matrix:
         """`embed_queries` without blocking the event loop; concurrent calls share batches."""
         instruction = self.query_instruction if instruction is None else instruction
         model = await asyncio.to_thread(self.load)
-        return self._matrix(await model.aencode_query(list(texts), instruction, **self._vector_options()))
+        return self._matrix(await model.aencode_query(list(texts), instruction, **self._options()))
 
-    async def aembed_documents(self, texts: Sequence[str], instruction: str | None = None) -> Matrix:
+    async def aembed_documents(self, texts: Sequence[str], instruction: InstructionLike | None = None) -> Matrix:
         """`embed_documents` without blocking the event loop; concurrent calls share batches."""
         instruction = self.document_instruction if instruction is None else instruction
         model = await asyncio.to_thread(self.load)
-        return self._matrix(await model.aencode_document(list(texts), instruction, **self._vector_options()))
+        return self._matrix(await model.aencode_document(list(texts), instruction, **self._options()))
 
     def fingerprint(self, side: str) -> str:
         """A short name of what the vectors of one side depend on, for the keys of caches.
@@ -90,21 +98,20 @@ class Embedder:
             side: "query" or "document".
 
         Returns:
-            model name, side and a hash; it changes with the model, its revision, the side's instruction, precision,
-            length limit, truncation or normalisation, and doesn't with device, batch size, cache folder or token.
+            model name, side and a hash, in ASCII letters, digits, ".", "_" and "-"; it changes with the model, its
+            revision, the side's instruction, precision, length limit, truncation or normalisation, and doesn't with
+            device, batch size, cache folder or token.
         """
         if side not in ("query", "document"):
             raise ValueError(f'side must be "query" or "document", got {side!r}')
         relevant = ("model", "revision", "dtype", "max_length", "normalize", "truncate_dim", f"{side}_instruction")
         settings = {name: value for name, value in asdict(self).items() if name in relevant}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        return f"anytask-{self.model.replace('/', '--')}-{side}-{digest}"
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model.replace("/", "--"))[-64:]
+        return f"anytask-{name}-{side}-{digest}"
 
-    def _vector_options(self) -> dict[str, Any]:
-        return {"normalize": self.normalize, "truncate_dim": self.truncate_dim}
-
-    def _options(self, show_progress: bool) -> dict[str, Any]:
-        return {**self._vector_options(), "batch_tokens": self.batch_tokens, "show_progress": show_progress}
+    def _options(self) -> dict[str, Any]:
+        return {"batch_tokens": self.batch_tokens, "normalize": self.normalize, "truncate_dim": self.truncate_dim}
 
     @staticmethod
     def _matrix(vectors: Any) -> Matrix:

@@ -160,6 +160,13 @@ class Block(nn.Module):
         return x + F.dropout(fed, dropout, self.training)
 
 
+def _uninitialised_embedding(rows: int, columns: int) -> nn.Embedding:
+    """An embedding to be filled: nn.Embedding's own initialisation on the meta device loads all of torch.compile."""
+    weight = torch.empty(rows, columns)
+    embedding: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call]
+    return embedding
+
+
 class T5Encoder(nn.Module):
     """T5's encoder over packed tokens. The residual stream and the norms are float32 in every precision."""
 
@@ -167,8 +174,10 @@ class T5Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.dropout = dropout
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+        self.embed_tokens = _uninitialised_embedding(config.vocab_size, config.d_model)
+        self.relative_attention_bias = _uninitialised_embedding(
+            config.relative_attention_num_buckets, config.num_heads
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self._inference_bias: Tensor | None = None

@@ -32,6 +32,8 @@ class EncodingEngine:
         self.device = device
         self.dtype = dtype
         self.batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
+        self.fitting_tokens: int | None = None
+        """Most tokens of a step since the device ran out of memory; None as long as it hasn't."""
 
     @property
     def dimension(self) -> int:
@@ -47,8 +49,8 @@ class EncodingEngine:
         """Vectors of `texts`, float32 [n, dimension] on the CPU, not normalised.
 
         Args:
-            batch_tokens: most tokens of a step; a longer text is a step of its own. None takes the device's default,
-                or less where that ran out of memory before.
+            batch_tokens: most tokens of a step; a longer text is a step of its own. None takes the device's default.
+                Where a step of that size ran out of memory before, smaller ones are taken.
             advance: called with the number of texts done after each step.
 
         Raises:
@@ -57,25 +59,29 @@ class EncodingEngine:
         vectors = torch.empty((len(texts), self.dimension), dtype=torch.float32)
         lengths = [len(text.ids) for text in texts]
         with torch.inference_mode():
-            for indices in plan_batches(lengths, batch_tokens or self.batch_tokens):
+            limit = batch_tokens or self.batch_tokens
+            for indices in plan_batches(lengths, min(limit, self.fitting_tokens or limit)):
                 batch = [texts[index] for index in indices]
                 vectors[torch.tensor(indices)] = self._step_within_memory(batch).cpu()
                 advance(len(batch))
         return vectors
 
     def _step_within_memory(self, batch: Sequence[TokenizedText]) -> Tensor:
-        """One step, halved for as long as the device runs out of memory."""
-        try:
-            return self._step(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = len(batch) // 2
-        self.batch_tokens = min(self.batch_tokens, sum(len(text.ids) for text in batch[:half]))
-        logger.warning("out of memory on %s: batches of %d tokens from here on", self.device, self.batch_tokens)
-        return torch.cat([self._step_within_memory(batch[:half]), self._step_within_memory(batch[half:])])
+        """One step, halved for as long as the device runs out of memory; the size that fits is remembered."""
+        fits = self.fitting_tokens is None or _tokens(batch) <= self.fitting_tokens
+        if fits or len(batch) == 1:
+            try:
+                return self._step(batch)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+        halves = batch[: len(batch) // 2], batch[len(batch) // 2 :]
+        if fits:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.fitting_tokens = max(_tokens(half) for half in halves)
+            logger.warning("out of memory on %s: steps of %d tokens from here on", self.device, self.fitting_tokens)
+        return torch.cat([self._step_within_memory(half) for half in halves])
 
     def _step(self, batch: Sequence[TokenizedText]) -> Tensor:
         packed = pack(batch).to(self.device)
@@ -89,11 +95,16 @@ class EncodingEngine:
         """The same step on a float32 copy of the weights, for activations that left the range of float16."""
         if self.dtype == torch.float32:
             raise RuntimeError(
-                "the encoder gave vectors that are not finite in float32; the checkpoint's weights are damaged or "
-                "out of range (check them for inf and NaN)"
+                "the encoder gave vectors that are not finite in float32: the checkpoint's weights hold inf or NaN, or "
+                'lie outside float16\'s range where that is the dtype; then load it with dtype="bfloat16"'
             )
         logger.warning("%s overflowed; %d texts are computed again in float32", self.dtype, len(batch))
-        wide = T5Encoder(self.encoder.config)
-        wide.load_state_dict({name: tensor.float() for name, tensor in self.encoder.state_dict().items()})
+        with torch.device("meta"):
+            wide = T5Encoder(self.encoder.config)
+        wide.load_state_dict({name: tensor.float() for name, tensor in self.encoder.state_dict().items()}, assign=True)
         engine = EncodingEngine(wide, SentenceHead(self.head.dense), self.device, torch.float32)
         return engine._step(batch)
+
+
+def _tokens(batch: Sequence[TokenizedText]) -> int:
+    return sum(len(text.ids) for text in batch)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from anytask.instruction import Instruction
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 InstructionLike: TypeAlias = str | Instruction
@@ -30,13 +31,16 @@ def split_inputs(
         TypeError: something that is no text, named by its index and type.
         ValueError: a pair of another length, pairs together with `instruction`, or another number of instructions.
     """
-    if isinstance(texts, (bytes, bytearray, dict)) or not isinstance(texts, Iterable):
+    if isinstance(texts, np.ndarray) and texts.ndim:
+        texts = texts.tolist()  # rows of a two-dimensional array are pairs
+    if isinstance(texts, (bytes, bytearray, dict, np.ndarray)) or not isinstance(texts, Iterable):
         raise TypeError(f"texts must be a string or a list of strings or (instruction, text) pairs, got {_type(texts)}")
     items = list(texts)
     pairs = [index for index, item in enumerate(items) if isinstance(item, (list, tuple))]
     if pairs and instruction is not None:
         raise ValueError(
-            f"text {pairs[0]} brings its own instruction as a pair, and instruction= is given too; use one of them"
+            f"text {pairs[0]} brings its own instruction as a pair, and the call has one too (instruction=, or the one "
+            "that encode_query and encode_document use); give one of them, pairs to encode() alone"
         )
     instructions = _spread(instruction, len(items))
     plain: list[str] = []
@@ -54,7 +58,7 @@ def _spread(instruction: InstructionLike | Sequence[InstructionLike] | None, cou
     if instruction is None:
         return [""] * count
     if isinstance(instruction, (str, Instruction)):
-        return [str(instruction)] * count
+        return [_as_text(instruction, "instruction", allow_instruction=True)] * count
     if isinstance(instruction, (bytes, dict)) or not isinstance(instruction, Iterable):
         raise TypeError(f"instruction must be a string, an Instruction or a list of them, got {_type(instruction)}")
     spread = [_as_text(item, f"instruction {index}", allow_instruction=True) for index, item in enumerate(instruction)]
@@ -64,7 +68,9 @@ def _spread(instruction: InstructionLike | Sequence[InstructionLike] | None, cou
 
 
 def _as_text(item: object, name: str, allow_instruction: bool = False) -> str:
-    if isinstance(item, str) or (allow_instruction and isinstance(item, Instruction)):
+    if isinstance(item, str):
+        return str.__str__(item)  # the characters, whatever a subclass such as an enumeration prints
+    if allow_instruction and isinstance(item, Instruction):
         return str(item)
     raise TypeError(f"{name} must be a string, got {_type(item)}")
 

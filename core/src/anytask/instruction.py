@@ -14,6 +14,8 @@ TEMPLATE = re.compile(
 class Instruction:
     """What an embedding is for: `Represent the (domain) (text type) for (task objective): `.
 
+    White space in the parts is brought to single spaces.
+
     Args:
         text_type: the kind of text, one word or more ("question", "news headline").
         domain: where the text comes from ("Wikipedia", "medical"); may be left out.
@@ -34,8 +36,10 @@ class Instruction:
                 continue
             if not isinstance(value, str):
                 raise TypeError(f"Instruction {field} must be a string, got {type(value).__name__}")
-            if not value.strip():
+            words = value.split()
+            if not words:
                 raise ValueError(f"Instruction {field} is blank; leave it out or say what it is")
+            object.__setattr__(self, field, " ".join(words))
 
     def __str__(self) -> str:
         subject = self.text_type if self.domain is None else f"{self.domain} {self.text_type}"
@@ -59,7 +63,7 @@ class Instruction:
                 f"{text!r} does not follow 'Represent the (domain) (text type) for (task objective): '; "
                 "pass it to encode() as a plain string instead"
             )
-        *domain, text_type = match["subject"].split(" ")
+        *domain, text_type = match["subject"].split()
         return cls(text_type=text_type, domain=" ".join(domain) or None, objective=match["objective"])
 
 

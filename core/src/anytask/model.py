@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names of a checkpoint's prompts that mean the document side, as sentence-transformers looks them up."""
+RUN_STEPS = 8
+"""Asynchronous calls share runs of this many steps: enough for long and short texts to find company of their length."""
+NOT_THE_CALLER = tuple(str(Path(module).parent) + os.sep for module in (__file__, asyncio.__file__))
+"""Folders whose frames a warning doesn't point to."""
 
 Vectors = npt.NDArray[Any] | Tensor
 
@@ -63,24 +68,26 @@ class _Output:
 class Instructor:
     """An INSTRUCTOR model (arXiv 2212.09741): the embedding of a text depends on the instruction it comes with.
 
-    Made by `from_pretrained`. Safe to use from many threads, in forked workers and pickled; vectors don't depend on
-    batch size, order or company (to 1e-5 in float32).
+    Made by `from_pretrained`, or as `Instructor(name_or_path)`. Safe to use from many threads, in forked workers and
+    pickled; vectors don't depend on batch size, order or company (to 1e-5 in float32).
 
     >>> model = Instructor.from_pretrained("mini")
     >>> model.encode("How is the weather?", instruction="Represent the question for classification: ").shape
     (384,)
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, source: str) -> None:
-        self._checkpoint = checkpoint
-        self._engine = EncodingEngine(checkpoint.encoder, checkpoint.head, device, dtype)
-        self._tokenizer = InstructionTokenizer(checkpoint.tokenizer, checkpoint.max_length)
-        self.name_or_path = source
-        self._start()
+    name_or_path: str
+    _checkpoint: Checkpoint
+    _engine: EncodingEngine
+    _tokenizer: InstructionTokenizer
+
+    def __init__(self, name_or_path: str | Path = "mini", **options: Any) -> None:
+        """`from_pretrained(name_or_path, **options)`, as the original package spells it."""
+        self.__setstate__(self.from_pretrained(name_or_path, **options).__getstate__())
 
     def _start(self) -> None:
-        """What a process or a copy needs of its own: locks and the worker of asynchronous calls."""
-        self._coalescer = Coalescer(self._engine.embed)
+        """What a process or a copy needs of its own: the worker of asynchronous calls."""
+        self._coalescer = Coalescer(self._engine.embed, run_tokens=RUN_STEPS * self._engine.batch_tokens)
         _live.add(self)
 
     @classmethod
@@ -111,8 +118,9 @@ class Instructor:
 
         Raises:
             CheckpointError: no such model, or its files are missing, damaged or not those of a T5 encoder.
-            ValueError: an unknown dtype or device.
+            ValueError: an unknown dtype, or a device that isn't there.
         """
+        precision, place = as_dtype(dtype), as_device(device)
         folder = resolve(
             name_or_path,
             revision=revision,
@@ -120,11 +128,16 @@ class Instructor:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        precision, place = _as_dtype(dtype), _as_device(device)
         checkpoint = load_checkpoint(folder)
         if max_length is not None:
             checkpoint.max_length = max_length
-        return cls(checkpoint, place, precision, str(name_or_path))
+        model = cls.__new__(cls)
+        model._checkpoint = checkpoint
+        model._engine = EncodingEngine(checkpoint.encoder, checkpoint.head, place, precision)
+        model._tokenizer = InstructionTokenizer(checkpoint.tokenizer, checkpoint.max_length)
+        model.name_or_path = str(name_or_path)
+        model._start()
+        return model
 
     @property
     def dimension(self) -> int:
@@ -195,10 +208,9 @@ class Instructor:
         """
         single, plain, instructions = _inputs(texts, instruction)
         output = _Output(normalize, truncate_dim, precision, as_tensor)
-        output.check(self.dimension)
-        if batch_tokens is not None and batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
-        tokenized = self._tokenize(plain, instructions, on_long)
+        self._check(output, batch_tokens, on_long)
+        tokenized = self._tokenizer(plain, instructions, on_long)
+        self._warn_of_truncation(tokenized)
         if show_progress:
             from anytask.progress import progress
 
@@ -225,6 +237,7 @@ class Instructor:
         texts: Texts,
         instruction: InstructionLike | Sequence[InstructionLike] | None = None,
         *,
+        batch_tokens: int | None = None,
         normalize: bool = True,
         truncate_dim: int | None = None,
         precision: Precision = "float32",
@@ -233,13 +246,15 @@ class Instructor:
     ) -> Any:
         """`encode` without blocking the event loop; calls that run at the same time share batches.
 
-        Arguments, result and errors are those of `encode`.
+        Arguments, result and errors are those of `encode`. A large call is computed in parts, between which others
+        get their turn; cancelling it ends it with the part at work.
         """
         single, plain, instructions = _inputs(texts, instruction)
         output = _Output(normalize, truncate_dim, precision, as_tensor)
-        output.check(self.dimension)
-        tokenized = await asyncio.to_thread(self._tokenize, plain, instructions, on_long)
-        finished = output.finish(await self._coalescer.embed(tokenized))
+        self._check(output, batch_tokens, on_long)
+        tokenized = await asyncio.to_thread(self._tokenizer, plain, instructions, on_long)
+        self._warn_of_truncation(tokenized)
+        finished = await asyncio.to_thread(output.finish, await self._coalescer.embed(tokenized, batch_tokens))
         return finished[0] if single else finished
 
     async def aencode_query(self, texts: Texts, instruction: InstructionLike | None = None, **options: Any) -> Any:
@@ -250,18 +265,21 @@ class Instructor:
         """`encode_document` without blocking the event loop."""
         return await self.aencode(texts, self.document_instruction if instruction is None else instruction, **options)
 
-    def _tokenize(self, texts: list[str], instructions: list[str], on_long: OnLong) -> list[TokenizedText]:
+    def _check(self, output: _Output, batch_tokens: int | None, on_long: str) -> None:
+        output.check(self.dimension)
+        if batch_tokens is not None and batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         if on_long not in get_args(OnLong):
             raise ValueError(f"on_long must be one of {', '.join(get_args(OnLong))}, got {on_long!r}")
-        tokenized = self._tokenizer(texts, instructions, on_long)
+
+    def _warn_of_truncation(self, tokenized: Sequence[TokenizedText]) -> None:
         cut = sum(text.truncated for text in tokenized)
         if cut:
             warnings.warn(
                 f"{cut} of {len(tokenized)} texts have more tokens with their instruction than max_length "
                 f"{self.max_length}; only their beginnings are embedded",
-                stacklevel=3,
+                stacklevel=_level_of_caller(),
             )
-        return tokenized
 
     @staticmethod
     def similarity(a: Vectors, b: Vectors) -> Any:
@@ -269,8 +287,11 @@ class Instructor:
 
         Returns:
             [n, m], a torch tensor when either of them is one, else a numpy array.
+
+        Raises:
+            ValueError: vectors of different dimensions, or binary ones, which have no cosine.
         """
-        left, right = (torch.as_tensor(side).float().reshape(-1, side.shape[-1]) for side in (a, b))
+        left, right = (_as_rows(side) for side in (a, b))
         if left.shape[-1] != right.shape[-1]:
             raise ValueError(f"vectors of {left.shape[-1]} and {right.shape[-1]} dimensions can't be compared")
         cosine = torch.nn.functional.normalize(left, dim=-1) @ torch.nn.functional.normalize(right, dim=-1).T
@@ -288,7 +309,10 @@ class Instructor:
         self._start()
 
     def __repr__(self) -> str:
-        return f"Instructor({self.name_or_path!r}, dimension={self.dimension}, device={str(self.device)!r}, dtype={_name(self.dtype)!r})"
+        return (
+            f"Instructor({self.name_or_path!r}, dimension={self.dimension}, device={str(self.device)!r}, "
+            f"dtype={_name(self.dtype)!r})"
+        )
 
 
 def _inputs(
@@ -299,7 +323,22 @@ def _inputs(
     return single, *split_inputs(items, instruction)
 
 
-def _as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+def _level_of_caller() -> int:
+    """The `stacklevel` with which the caller of this function warns at the line that called into the package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(NOT_THE_CALLER):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _as_rows(vectors: Vectors) -> Tensor:
+    rows = torch.as_tensor(vectors)
+    if rows.dtype == torch.uint8:
+        raise ValueError("binary vectors have no cosine; compare them by Hamming distance")
+    return rows.float().reshape(-1, rows.shape[-1])
+
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in DTYPES.values():
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -310,13 +349,14 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _as_device(device: str | torch.device | None) -> torch.device:
+def as_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is no torch device, such as 'cpu', 'cuda' or 'cuda:1'") from error
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r}, expected one such as 'cpu', 'cuda' or 'cuda:1': {reason}") from error
 
 
 _live: weakref.WeakSet[Instructor] = weakref.WeakSet()

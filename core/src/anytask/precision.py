@@ -25,9 +25,7 @@ def quantize(vectors: npt.NDArray[np.float32], precision: Precision) -> npt.NDAr
         return vectors
     if precision == "int8":
         peak = np.abs(vectors).max(axis=-1, keepdims=True)
-        scaled: npt.NDArray[np.int8] = np.rint(vectors * (127.0 / np.maximum(peak, np.finfo(np.float32).tiny))).astype(
-            np.int8
-        )
+        scaled: npt.NDArray[np.int8] = np.rint(vectors / np.where(peak == 0, 1, peak) * 127).astype(np.int8)
         return scaled
     if precision == "binary":
         bits: npt.NDArray[np.uint8] = np.packbits(vectors > 0, axis=-1)

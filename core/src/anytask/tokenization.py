@@ -10,19 +10,40 @@ returns a zero vector when nothing is left to pool), the pool is the text's toke
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from anytask.batching import TokenizedText
-from anytask.errors import CheckpointError
 
 OnLong = Literal["truncate", "error"]
 CHARACTERS_PER_TOKEN = 16
 """The longest piece of a T5 vocabulary: a text is first looked at up to `max_length` times this many characters."""
+WIDEN = 16
+"""How many times more of a text is looked at when that was not enough."""
 CHUNK = 1024
 """Texts handed to the tokenizer at a time."""
+
+
+def end_token(tokenizer: Tokenizer) -> int:
+    """The id of the one special token that a T5 tokenizer adds, `</s>` at the end.
+
+    The padding and truncation that the tokenizer was saved with are turned off.
+
+    Raises:
+        ValueError: it adds none, several, or adds it in front.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    special = tokenizer.encode("").ids
+    if len(special) != 1 or tokenizer.encode("a").ids[-1:] != special:
+        raise ValueError(
+            f"the tokenizer adds {len(special)} special tokens to a text; a T5 tokenizer adds one, `</s>` at the end. "
+            "Use the tokenizer.json of a T5 checkpoint"
+        )
+    return int(special[0])
 
 
 class InstructionTokenizer:
@@ -33,38 +54,39 @@ class InstructionTokenizer:
         max_length: most tokens of a text, its instruction and `</s>` included.
 
     Raises:
-        CheckpointError: the tokenizer adds no final special token, or other ones.
+        ValueError: another kind of tokenizer, or a `max_length` without room for a text.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        special = tokenizer.encode("").ids
-        if len(special) != 1:
-            raise CheckpointError(
-                f"the tokenizer marks an empty text with {len(special)} special tokens; a T5 tokenizer ends it with one, "
-                "`</s>`. Use the tokenizer.json of a T5 checkpoint."
-            )
         if max_length < 2:
             raise ValueError(f"max_length must leave room for a token and `</s>`, got {max_length}")
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.eos = special[0]
+        self.eos = end_token(tokenizer)
         self._unknown = _unknown_id(tokenizer)
 
     def instruction_tokens(self, instruction: str) -> list[int]:
         """Token ids of the stripped instruction alone, without `</s>`.
 
         Raises:
-            ValueError: it leaves no room for a text.
+            ValueError: it leaves no room for a text, or isn't valid Unicode.
         """
-        ids: list[int] = self.tokenizer.encode(instruction.strip(), add_special_tokens=False).ids
+        return self._tokenize_instruction(instruction).ids
+
+    def _tokenize_instruction(self, instruction: str) -> _Instruction:
+        stripped = instruction.strip()
+        try:
+            encoding = self.tokenizer.encode(stripped, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError):
+            raise ValueError(f"the instruction {instruction[:60]!r} {_unicode_error(stripped)}") from None
+        ids: list[int] = encoding.ids
         if len(ids) > self.max_length - 2:
             raise ValueError(
                 f"the instruction has {len(ids)} tokens, which leaves no room for a text within max_length "
                 f"{self.max_length}: shorten it or load the model with a larger max_length. It begins {instruction[:60]!r}"
             )
-        return ids
+        closed = bool(ids) and ids[-1] != self._unknown and encoding.offsets[-1][1] == len(stripped)
+        return _Instruction(ids, closed)
 
     def __call__(
         self, texts: Sequence[str], instructions: Sequence[str], on_long: OnLong = "truncate"
@@ -75,7 +97,7 @@ class InstructionTokenizer:
             ValueError: an instruction leaves no room; a text isn't valid Unicode (lone surrogates) or, with
                 `on_long="error"`, is too long: the message names its index.
         """
-        alone = {instruction: self.instruction_tokens(instruction) for instruction in dict.fromkeys(instructions)}
+        alone = {instruction: self._tokenize_instruction(instruction) for instruction in dict.fromkeys(instructions)}
         tokenized: list[TokenizedText] = []
         for start in range(0, len(texts), CHUNK):
             chunk = [
@@ -98,7 +120,11 @@ class InstructionTokenizer:
         return tokenized
 
     def _encode(self, chunk: Sequence[_Joined], start: int) -> Iterator[list[int]]:
-        """Token ids with `</s>`; those of a text over the limit may end early, but never within the limit."""
+        """Token ids with `</s>`; those of a text over the limit may end early, but never within the limit.
+
+        They are the first ones of the whole text's, unless a single word goes on from within the limit beyond the
+        characters that are looked at: it is then cut into pieces as if it ended there.
+        """
         window = self.max_length * CHARACTERS_PER_TOKEN
         try:
             encodings = self.tokenizer.encode_batch_fast([joined.string[:window] for joined in chunk])
@@ -110,16 +136,16 @@ class InstructionTokenizer:
     def _widen(self, string: str, ids: list[int], window: int) -> list[int]:
         """Look at more of `string` until it is whole or its tokens pass the limit by a margin no cut reaches into."""
         while window < len(string) and len(ids) <= self.max_length + CHARACTERS_PER_TOKEN:
-            window *= 4
+            window *= WIDEN
             ids = self.tokenizer.encode(string[:window]).ids
         return ids
 
     def _pool_start(self, joined: _Joined, ids: list[int]) -> int:
-        alone = joined.instruction_ids
-        n = len(alone)
+        alone = joined.instruction
+        n = len(alone.ids)
         if not n:
             return 0
-        if ids[:n] == alone and alone[-1] != self._unknown:
+        if alone.closed and ids[:n] == alone.ids:
             return n
         encoding = self.tokenizer.encode(joined.string[: self.max_length * CHARACTERS_PER_TOKEN])
         if n < len(ids) and not joined.merges(encoding):
@@ -133,17 +159,26 @@ class InstructionTokenizer:
         self.__init__(Tokenizer.from_str(str(state["tokenizer"])), int(str(state["max_length"])))  # type: ignore[misc]
 
 
+@dataclass(frozen=True)
+class _Instruction:
+    """Tokens of a stripped instruction alone."""
+
+    ids: list[int]
+    closed: bool
+    """Its last token is known and holds its last character: none of these tokens can also hold a text's characters."""
+
+
 class _Joined:
     """The string that is tokenized, and where in it the instruction ends and the text begins."""
 
-    __slots__ = ("instruction_end", "instruction_ids", "string", "text_start")
+    __slots__ = ("instruction", "instruction_end", "string", "text_start")
 
-    def __init__(self, text: str, instruction: str, instruction_ids: list[int]) -> None:
+    def __init__(self, text: str, instruction: str, alone: _Instruction) -> None:
         text = text.strip()
         self.string = (instruction + text).strip()
         self.text_start = len(self.string) - len(text)
         self.instruction_end = len(instruction.strip())
-        self.instruction_ids = instruction_ids
+        self.instruction = alone
 
     def merges(self, encoding: Encoding) -> bool:
         """Whether one token holds characters of both the instruction and the text."""
@@ -169,12 +204,18 @@ def _unknown_id(tokenizer: Tokenizer) -> int | None:
 
 def _invalid_unicode(chunk: Sequence[_Joined], start: int) -> ValueError:
     for offset, joined in enumerate(chunk):
-        try:
-            joined.string.encode("utf-8")
-        except UnicodeEncodeError as error:
-            character = f"U+{ord(joined.string[error.start]):04X}"
-            return ValueError(
-                f"text {start + offset} holds {character}, half of a surrogate pair, which is no character; "
-                'decode the source with errors="replace" or drop it'
-            )
+        if problem := _unicode_error(joined.string):
+            return ValueError(f"text {start + offset} {problem}")
     return ValueError(f"the tokenizer refused one of the texts {start} to {start + len(chunk) - 1}")
+
+
+def _unicode_error(string: str) -> str:
+    """What makes `string` impossible to encode, for messages; empty when nothing does."""
+    try:
+        string.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return (
+            f"holds U+{ord(string[error.start]):04X}, half of a surrogate pair, which is no character; "
+            'decode the source with errors="replace" or drop it'
+        )
+    return ""

@@ -60,7 +60,7 @@ def write_json(results: Sequence[Result], path: str | Path, **about: Any) -> Non
 def table(results: Sequence[Result], title: str | None = None) -> Table:
     """A rich table: each task, each family's mean, the overall mean. Print it with `rich.print`."""
     view = Table(title=title)
-    view.add_column("task")
+    view.add_column("task", overflow="fold")
     view.add_column("measure")
     view.add_column("score", justify="right")
     view.add_column("± seeds", justify="right")

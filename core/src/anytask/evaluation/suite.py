@@ -180,14 +180,14 @@ def find_tasks(folder: str | Path, names: Sequence[str] | None = None) -> list[T
 
 def family_tasks(folder: Path, family: str) -> list[Task]:
     if family == "retrieval":
-        inner = sorted(path for path in folder.glob("*/") if all(find_file(path, part) for part in RETRIEVAL_PARTS))
+        inner = sorted(path for path in folder.glob("*/") if any(find_file(path, part) for part in RETRIEVAL_PARTS))
         return [Task(f"{family}/{path.name}", family, path) for path in inner]
     found = [(stem, find_file(folder, stem)) for stem in stems(folder)]
     return [Task(f"{family}/{stem}", family, path) for stem, path in found if path is not None]
 
 
 def fits(task: Task, name: str) -> bool:
-    return name in (task.name, task.family, task.path.name, task.name.partition("/")[2])
+    return name in (task.name, task.family, task.name.partition("/")[2])
 
 
 def evaluate_task(embedder: Embedder, task: Task, instructions: InstructionChoice = "right") -> Result:

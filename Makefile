@@ -1,0 +1,64 @@
+# One virtual environment, .venv, for everything. `make rag` installs what the example needs, `make test` the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+DATA ?= ../shared/data
+MODEL ?= mini
+
+ADAPTERS := $(wildcard integrations/*/pyproject.toml)
+EDITABLE := -e "core[eval,sentencepiece]" $(patsubst %/pyproject.toml,-e %,$(ADAPTERS))
+
+.PHONY: help rag test test-slow check format evaluate mini bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+rag: $(VENV)/.rag ## answer questions over the standard library's docstrings (ARGS="--docs FOLDER --ask '...'")
+	@$(BIN)/python examples/chroma_rag.py $(ARGS)
+
+test: $(VENV)/.test ## run the tests of all five packages
+	@$(BIN)/pytest -q $(ARGS)
+
+test-slow: $(VENV)/.test ## also the long tests (base-size checkpoints)
+	@$(BIN)/pytest -q -m "slow or not slow" $(ARGS)
+
+check: $(VENV)/.test ## ruff and mypy
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy
+
+format: $(VENV)/.test ## let ruff rewrite what it can
+	@$(BIN)/ruff check -q --fix .
+	@$(BIN)/ruff format -q .
+
+bench: $(VENV)/.test ## speed, start-up and memory beside sentence-transformers
+	@$(BIN)/python core/benchmarks/encode.py
+	@$(BIN)/python core/benchmarks/startup.py
+
+evaluate: $(VENV)/.test ## measure MODEL on the development suite in DATA/dev
+	@$(BIN)/anytask evaluate $(MODEL) --suite $(DATA)/dev
+
+mini: $(VENV)/.test ## train the bundled model anew from DATA (hours on two cores; goes on where it stopped)
+	@$(PIP) install -q -c requirements.lock -r core/recipes/mini/requirements.txt
+	@$(BIN)/python core/recipes/mini/prepare.py --data $(DATA)
+	@$(BIN)/python core/recipes/mini/train.py
+
+clean: ## remove the virtual environment and what tools left behind
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] \
+		+ "; give another one: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.rag: requirements.lock core/pyproject.toml integrations/chroma/pyproject.toml | $(BIN)/python
+	@echo "Installing what the example needs (a few minutes, once) ..."
+	@$(PIP) install -q -c requirements.lock -e core -e integrations/chroma pypdf
+	@touch $@
+
+$(VENV)/.test: requirements.lock core/pyproject.toml $(ADAPTERS) | $(BIN)/python
+	@echo "Installing all packages and their frameworks (a few minutes, once) ..."
+	@$(PIP) install -q -r requirements.lock $(EDITABLE)
+	@touch $@ $(VENV)/.rag
