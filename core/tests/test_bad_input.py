@@ -194,6 +194,7 @@ class TestTooLong:
 
         here = inspect.currentframe()
         assert here is not None
+        method: Callable[..., Any]
         for method in (model.encode, model.encode_query, model.encode_document):
             assert line_of_warning(lambda: method([LONG])) == here.f_lineno  # noqa: B023
         awaited = inspect.getsourcelines(run)[1] + 1

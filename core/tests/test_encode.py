@@ -80,10 +80,12 @@ class TestCallingForms:
 
     def test_one_instruction_per_text(self, model: Instructor) -> None:
         texts = ["a class body", "names", "how are names bound?"]
-        vectors = model.encode(texts, ["", TITLE, QUERY])
-        for vector, text, instruction in zip(vectors, texts, ["", TITLE, QUERY], strict=True):
+        instructions: list[Any] = ["", TITLE, QUERY]
+        vectors = model.encode(texts, instructions)
+        for vector, text, instruction in zip(vectors, texts, instructions, strict=True):
             assert_same(vector, model.encode(text, instruction))
-        assert_same(model.encode(texts, np.array(["", str(TITLE), QUERY])), vectors)
+        array: Any = np.array(["", str(TITLE), QUERY])
+        assert_same(model.encode(texts, array), vectors)
         assert_same(model.encode("names", [TITLE]), vectors[1])
 
     def test_the_order_is_kept(self, model: Instructor, sentences: list[str]) -> None:

@@ -22,8 +22,9 @@ MATRICES = hnp.arrays(
 
 @pytest.fixture(scope="module")
 def vectors() -> Matrix:
-    vectors = np.random.default_rng(0).standard_normal((50, 100)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors: Matrix = np.random.default_rng(0).standard_normal((50, 100)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def test_float32_is_left_alone(vectors: Matrix) -> None:

@@ -27,15 +27,28 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
 
-from anytask.encoder import ACTIVATIONS, T5Config, T5Encoder
+from anytask.configuration import (
+    DEFAULT_MAX_LENGTH,
+    IDENTITY,
+    MODULE_KINDS,
+    check_pooling,
+    dense_shape,
+    encoder_shape,
+    length_limit,
+    module_folders,
+    names_in,
+    read_first_json,
+    read_json,
+    read_prompts,
+)
+from anytask.encoder import T5Config, T5Encoder
 from anytask.errors import CheckpointError
 from anytask.pooling import SentenceHead
+from anytask.tokenization import end_token
 from anytask.weights import encoder_state, published_state, read_weights
 
-DEFAULT_MAX_LENGTH = 512
-SHAPE_FIELDS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-MODULE_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
-IDENTITY = "torch.nn.modules.linear.Identity"
+STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Precisions that convert to each other; the integers of a quantised checkpoint need their scales as well."""
 
 
 @dataclass
@@ -58,32 +71,20 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, unreadable or not what a T5 sentence encoder has.
     """
-    modules = _module_folders(folder)
+    modules = module_folders(folder)
     transformer = modules["Transformer"]
-    config = _read_json(transformer / "config.json")
-    shape = _read_shape(config, transformer / "config.json")
+    config = read_json(transformer / "config.json")
+    shape = encoder_shape(config, transformer / "config.json")
     if "Pooling" in modules:
-        _check_pooling(modules["Pooling"] / "config.json")
-    with torch.device("meta"):
-        encoder = T5Encoder(shape)
-    _assign(encoder, encoder_state(read_weights(transformer, "encoder"), shape, transformer), transformer)
-    dense = _read_dense(modules["Dense"], shape.d_model) if "Dense" in modules else None
-    tokenizer = _read_tokenizer(transformer)
-    if tokenizer.get_vocab_size() > shape.vocab_size:
-        raise CheckpointError(
-            f"{transformer}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the encoder embeds "
-            f"{shape.vocab_size}; they are not of the same checkpoint"
-        )
-    sentence_config = _first_json(transformer / "sentence_bert_config.json", folder / "sentence_bert_config.json")
-    prompts = _first_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+        check_pooling(modules["Pooling"] / "config.json")
     return Checkpoint(
-        encoder=encoder,
-        head=SentenceHead(dense),
-        tokenizer=tokenizer,
-        max_length=sentence_config.get("max_seq_length") or DEFAULT_MAX_LENGTH,
-        prompts={name: prompt for name, prompt in prompts.items() if prompt},
+        encoder=_read_encoder(transformer, shape),
+        head=SentenceHead(_read_dense(modules["Dense"], shape.d_model) if "Dense" in modules else None),
+        tokenizer=_read_tokenizer(transformer, shape.vocab_size),
+        max_length=length_limit(folder, transformer),
+        prompts=read_prompts(folder / "config_sentence_transformers.json"),
         config=config,
-        tokenizer_config=_first_json(transformer / "tokenizer_config.json"),
+        tokenizer_config=read_first_json(transformer / "tokenizer_config.json"),
     )
 
 
@@ -125,7 +126,7 @@ def _write_files(checkpoint: Checkpoint, folder: Path) -> None:
             for place, kind in enumerate(kinds)
         ],
     )
-    _write_json(folder / "config.json", checkpoint.config)
+    _write_json(folder / "config.json", _config_of(checkpoint))
     _write_json(folder / "tokenizer_config.json", checkpoint.tokenizer_config)
     _write_json(
         folder / "sentence_bert_config.json",
@@ -163,138 +164,94 @@ def _write_files(checkpoint: Checkpoint, folder: Path) -> None:
         )
 
 
+def _config_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The transformer's configuration, with the precision that its weights have now: others load them in it."""
+    dtype = str(checkpoint.encoder.embed_tokens.weight.dtype).removeprefix("torch.")
+    return {**{name: value for name, value in checkpoint.config.items() if name != "dtype"}, "torch_dtype": dtype}
+
+
 def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "model.safetensors"
+    save_file(contiguous, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors leaves it readable to its owner only
 
 
 def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _module_folders(folder: Path) -> dict[str, Path]:
-    """Each module's folder by its kind; the classes may be those of InstructorEmbedding, which isn't needed."""
-    listing = folder / "modules.json"
-    if not listing.is_file():
-        if (folder / "config.json").is_file():
-            return {"Transformer": folder}
-        raise CheckpointError(
-            f"{folder} holds neither modules.json nor config.json, found {_names_in(folder)}; "
-            "expected a sentence-transformers folder of a T5 encoder"
-        )
-    modules: dict[str, Path] = {}
-    for entry in _read_json(listing):
-        path, class_name = entry.get("path", ""), str(entry.get("type", "")).rsplit(".", 1)[-1]
-        kind = next((kind for kind in MODULE_KINDS if class_name.endswith(kind)), None)
-        if kind is None or kind in modules:
-            raise CheckpointError(
-                f"{listing} names the module {entry.get('type')!r}"
-                + (" twice" if kind else f"; a GTR or INSTRUCTOR checkpoint has {', '.join(MODULE_KINDS)} only")
-            )
-        modules[kind] = folder / path
-    if "Transformer" not in modules:
-        raise CheckpointError(f"{listing} names no Transformer module, found {sorted(modules)}")
-    return modules
-
-
-def _read_shape(config: dict[str, Any], path: Path) -> T5Config:
-    model_type = config.get("model_type")
-    if model_type not in ("t5", "mt5"):
-        raise CheckpointError(f"{path} says model_type {model_type!r}; only T5 encoders (GTR, INSTRUCTOR) can be used")
-    missing = [name for name in SHAPE_FIELDS if not isinstance(config.get(name), int)]
-    if missing:
-        raise CheckpointError(f"{path} lacks {', '.join(missing)}, which a T5 configuration has")
-    projection = config.get("feed_forward_proj", "relu")
-    shape = T5Config(
-        **{name: config[name] for name in SHAPE_FIELDS},
-        feed_forward_proj=projection,
-        relative_attention_num_buckets=config.get("relative_attention_num_buckets", 32),
-        relative_attention_max_distance=config.get("relative_attention_max_distance", 128),
-        layer_norm_epsilon=config.get("layer_norm_epsilon", 1e-6),
-    )
-    if shape.activation not in ACTIVATIONS:
-        raise CheckpointError(
-            f"{path} asks for the feed-forward {projection!r}; known are {', '.join(ACTIVATIONS)}, each also gated"
-        )
-    return shape
-
-
-def _check_pooling(path: Path) -> None:
-    config = _read_json(path)
-    legacy = {
-        name.removeprefix("pooling_mode_") for name, on in config.items() if name.startswith("pooling_mode_") and on
-    }
-    modes = {config["pooling_mode"]} if isinstance(config.get("pooling_mode"), str) else legacy
-    if modes not in ({"mean"}, {"mean_tokens"}):
-        raise CheckpointError(f"{path} asks for the pooling {sorted(modes)}; INSTRUCTOR's is the mean of the tokens")
+def _read_encoder(folder: Path, shape: T5Config) -> T5Encoder:
+    state = encoder_state(read_weights(folder, "encoder"), shape, folder)
+    try:
+        with torch.device("meta"):
+            encoder = T5Encoder(shape)
+    except RuntimeError as error:  # sizes beyond what a tensor can have
+        raise CheckpointError(f"{folder / 'config.json'} asks for impossible sizes: {error}") from error
+    _assign(encoder, state, folder)
+    return encoder
 
 
 def _read_dense(folder: Path, d_model: int) -> nn.Linear:
-    config = _read_json(folder / "config.json")
-    activation = config.get("activation_function", IDENTITY)
-    if not activation.endswith("Identity") or config.get("use_residual"):
-        raise CheckpointError(
-            f"{folder / 'config.json'} asks for the activation {activation}"
-            f"{' and a residual' if config.get('use_residual') else ''}; GTR's and INSTRUCTOR's dense layer is linear"
-        )
+    dimension, bias = dense_shape(folder / "config.json", d_model)
     weights = {name.removeprefix("linear."): tensor for name, tensor in read_weights(folder, "dense layer").items()}
     with torch.device("meta"):
-        dense = nn.Linear(d_model, config.get("out_features", d_model), bias=bool(config.get("bias", True)))
+        dense = nn.Linear(d_model, dimension, bias=bias)
     _assign(dense, weights, folder)
     return dense
 
 
 def _assign(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
+    for name, tensor in state.items():
+        if tensor.dtype not in STORED_DTYPES or tensor.layout != torch.strided:
+            raise CheckpointError(
+                f"the weights in {source} hold {name} as {tensor.dtype}, {tensor.layout}; expected dense "
+                "floating-point tensors, so give the checkpoint as it was before quantisation"
+            )
     try:
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
         problems = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise CheckpointError(f"the weights in {source} don't fit its configuration: {problems}") from error
+        raise CheckpointError(
+            f"the weights in {source} don't fit its configuration: {problems}. Download both again"
+        ) from error
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    if path.is_file():
+def _read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    path = next((folder / name for name in ("tokenizer.json", "spiece.model") if (folder / name).is_file()), None)
+    if path is None:
+        raise CheckpointError(f"no tokenizer.json (or spiece.model) in {folder}, found {names_in(folder)}")
+    if path.name == "spiece.model":
+        tokenizer = _convert_sentencepiece(path)
+    else:
         try:
-            return Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise CheckpointError(f"{path} is no tokenizer of the tokenizers library: {error}") from error
-    if (folder / "spiece.model").is_file():
-        return _convert_sentencepiece(folder)
-    raise CheckpointError(f"no tokenizer.json (or spiece.model) in {folder}, found {_names_in(folder)}")
+    try:
+        end_token(tokenizer)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    added = tokenizer.get_added_tokens_decoder()
+    tokens = max(tokenizer.get_vocab_size(with_added_tokens=False), max(added, default=-1) + 1)
+    if tokens > vocab_size:
+        raise CheckpointError(
+            f"{path} has token ids up to {tokens - 1}, the encoder beside it embeds {vocab_size} tokens; "
+            "they are not of the same checkpoint"
+        )
+    return tokenizer
 
 
-def _convert_sentencepiece(folder: Path) -> Tokenizer:
+def _convert_sentencepiece(path: Path) -> Tokenizer:
     try:
         import sentencepiece  # noqa: F401
         from transformers import AutoTokenizer
     except ImportError as error:
         raise ImportError(
-            f'{folder} has spiece.model but no tokenizer.json; converting it needs: pip install "anytask[sentencepiece]"'
+            f'{path} has no tokenizer.json beside it; converting it needs: pip install "anytask[sentencepiece]"'
         ) from error
     try:
-        converted = AutoTokenizer.from_pretrained(str(folder), use_fast=True)
+        converted = AutoTokenizer.from_pretrained(str(path.parent), trust_remote_code=False)
         return Tokenizer.from_str(converted.backend_tokenizer.to_str())
-    except (ValueError, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / 'spiece.model'} can't be converted to a tokenizer: {error}") from error
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing, its folder holds {_names_in(path.parent)}; download it again")
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-
-
-def _first_json(*paths: Path) -> dict[str, Any]:
-    """The first of `paths` that is there, else an empty object."""
-    return next((_read_json(path) for path in paths if path.is_file()), {})
-
-
-def _names_in(folder: Path) -> str:
-    if not folder.is_dir():
-        return "no such folder"
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+    except Exception as error:  # sentencepiece, protobuf and transformers each raise their own
+        raise CheckpointError(f"{path} can't be converted to a tokenizer: {error}; download it again") from error

@@ -66,7 +66,7 @@ class Embedder:
         instruction = self.query_instruction if instruction is None else instruction
         model = self.load()
         return self._matrix(
-            model.encode_query(list(texts), instruction, show_progress=show_progress, **self._options())
+            model.encode_query(_as_list(texts), instruction, show_progress=show_progress, **self._options())
         )
 
     def embed_documents(
@@ -76,20 +76,20 @@ class Embedder:
         instruction = self.document_instruction if instruction is None else instruction
         model = self.load()
         return self._matrix(
-            model.encode_document(list(texts), instruction, show_progress=show_progress, **self._options())
+            model.encode_document(_as_list(texts), instruction, show_progress=show_progress, **self._options())
         )
 
     async def aembed_queries(self, texts: Sequence[str], instruction: InstructionLike | None = None) -> Matrix:
         """`embed_queries` without blocking the event loop; concurrent calls share batches."""
         instruction = self.query_instruction if instruction is None else instruction
         model = await asyncio.to_thread(self.load)
-        return self._matrix(await model.aencode_query(list(texts), instruction, **self._options()))
+        return self._matrix(await model.aencode_query(_as_list(texts), instruction, **self._options()))
 
     async def aembed_documents(self, texts: Sequence[str], instruction: InstructionLike | None = None) -> Matrix:
         """`embed_documents` without blocking the event loop; concurrent calls share batches."""
         instruction = self.document_instruction if instruction is None else instruction
         model = await asyncio.to_thread(self.load)
-        return self._matrix(await model.aencode_document(list(texts), instruction, **self._options()))
+        return self._matrix(await model.aencode_document(_as_list(texts), instruction, **self._options()))
 
     def fingerprint(self, side: str) -> str:
         """A short name of what the vectors of one side depend on, for the keys of caches.
@@ -117,3 +117,9 @@ class Embedder:
     def _matrix(vectors: Any) -> Matrix:
         matrix: Matrix = vectors
         return matrix
+
+
+def _as_list(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings, got one string; put it into a list")
+    return list(texts)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 InstructionLike: TypeAlias = str | Instruction
-Text: TypeAlias = "str | Sequence[str]"
+Text: TypeAlias = "str | Sequence[InstructionLike]"
 """A text, or the pair (instruction, text)."""
 Texts: TypeAlias = "Text | Sequence[Text] | npt.NDArray[np.str_] | Iterable[Text]"
 

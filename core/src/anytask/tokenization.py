@@ -83,7 +83,8 @@ class InstructionTokenizer:
         if len(ids) > self.max_length - 2:
             raise ValueError(
                 f"the instruction has {len(ids)} tokens, which leaves no room for a text within max_length "
-                f"{self.max_length}: shorten it or load the model with a larger max_length. It begins {instruction[:60]!r}"
+                f"{self.max_length}: shorten it or load the model with a larger max_length. "
+                f"It begins {instruction[:60]!r}"
             )
         closed = bool(ids) and ids[-1] != self._unknown and encoding.offsets[-1][1] == len(stripped)
         return _Instruction(ids, closed)
@@ -110,8 +111,8 @@ class InstructionTokenizer:
                 truncated = len(ids) > self.max_length
                 if truncated and on_long == "error":
                     raise ValueError(
-                        f"text {start + offset} has more tokens with its instruction than max_length {self.max_length}; "
-                        'shorten or split it, or pass on_long="truncate" to embed its beginning'
+                        f"text {start + offset} has more tokens with its instruction than max_length "
+                        f'{self.max_length}; shorten or split it, or pass on_long="truncate" to embed its beginning'
                     )
                 if truncated:
                     ids = [*ids[: self.max_length - 1], self.eos]

@@ -6,16 +6,14 @@ one. Both directions are exact.
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from anytask.configuration import read_json
 from anytask.encoder import T5Config
 from anytask.errors import CheckpointError
 
@@ -47,12 +45,11 @@ def read_weights(folder: Path, stem: str) -> dict[str, Tensor]:
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    try:
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{index} is no index of weight shards ({error}); download it again") from error
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise CheckpointError(f"{index} is no index of weight shards; download it again")
     tensors: dict[str, Tensor] = {}
-    for shard in shards:
+    for shard in sorted(set(places.values())):
         path = index.parent / shard
         if not path.is_file():
             raise CheckpointError(f"{index} names {shard}, which is not there; download the missing shard")
@@ -63,16 +60,22 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            loaded = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} ({path.stat().st_size:,} bytes) can't be read as weights: {reason}. "
             "Download it again; files that need more than tensors to be unpickled are refused"
         ) from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, expected a mapping of names to tensors")
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{path} holds a {type(tensor).__name__} under {name!r:.60}, expected a mapping of names to tensors"
+            )
     return dict(loaded)
 
 
@@ -80,7 +83,7 @@ def encoder_state(published: Mapping[str, Tensor], config: T5Config, source: Pat
     """The encoder's state from published names; a decoder's tensors are left out.
 
     Raises:
-        CheckpointError: a tensor is missing.
+        CheckpointError: a tensor is missing, or there are more layers than the configuration says.
     """
 
     def take(*names: str) -> Tensor:
@@ -89,7 +92,8 @@ def encoder_state(published: Mapping[str, Tensor], config: T5Config, source: Pat
                 return published[name]
         raise CheckpointError(
             f"{source} lacks the tensor {' or '.join(names)}; it holds {len(published)} tensors, "
-            f"the first {sorted(published)[:3]}. Expected a T5 encoder with {config.num_layers} layers"
+            f"the first {sorted(published)[:3]}. Expected a T5 encoder with {config.num_layers} layers; download the "
+            "folder again, or correct its config.json"
         )
 
     state = {
@@ -104,6 +108,11 @@ def encoder_state(published: Mapping[str, Tensor], config: T5Config, source: Pat
                 state[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
             except RuntimeError as error:
                 raise CheckpointError(f"{source}: the shapes of {', '.join(theirs)} don't fit each other") from error
+    further = [name for name in published if name.startswith(f"encoder.block.{config.num_layers}.")]
+    if further:
+        raise CheckpointError(
+            f"{source} holds {further[0]}, while its config.json says {config.num_layers} layers; correct num_layers"
+        )
     return state
 
 

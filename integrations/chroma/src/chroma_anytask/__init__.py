@@ -1,0 +1,10 @@
+"""INSTRUCTOR embeddings for Chroma; importing this package registers the embedding function "anytask_instructor"."""
+
+from chroma_anytask import guard
+from chroma_anytask.embedding_function import InstructorEmbeddingFunction
+
+__version__ = "0.1.0"
+
+__all__ = ["InstructorEmbeddingFunction"]
+
+guard.install()

@@ -1,0 +1,368 @@
+"""Collections in memory and on disk: opened again, modified, refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import numpy as np
+import pytest
+from chromadb.api import ClientAPI
+from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Schema, VectorIndexConfig
+from chromadb.config import Settings
+from chromadb.errors import InvalidArgumentError
+from chromadb.utils import embedding_functions
+
+from anytask import Instructor
+from anytask.shared import _models
+from chroma_anytask import InstructorEmbeddingFunction
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+TEXTS = [
+    "The mitral valve lies between the left atrium and the left ventricle.",
+    "Basalt forms from lava that cools quickly at the surface.",
+    "A sonnet has fourteen lines.",
+    "Sourdough rises with wild yeast.",
+    "The offside rule concerns the position of the attackers.",
+]
+IDS = [f"text-{number}" for number in range(len(TEXTS))]
+TOPIC = "Represent the sentence for clustering by its topic: "
+QUESTION = "Represent the question for retrieving sentences: "
+
+REOPEN = """
+import json, sys
+import chromadb
+from chromadb.config import Settings
+import chroma_anytask
+
+client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
+collection = client.get_collection(sys.argv[2])
+collection.upsert(ids=["new"], documents=[sys.argv[3]])
+answer = collection.query(query_texts=[sys.argv[3]], n_results=collection.count())
+print(json.dumps({
+    "distances": dict(zip(answer["ids"][0], answer["distances"][0])),
+    "new": [float(x) for x in collection.get("new", include=["embeddings"])["embeddings"][0]],
+}))
+"""
+OPEN_WITHOUT_THE_IMPORT = """
+import sys
+import chromadb
+from chromadb.config import Settings
+
+client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
+try:
+    client.get_collection("texts").query(query_texts=["a text"])
+except ValueError as error:
+    print(error)
+"""
+
+Open = Callable[[], ClientAPI]
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path, settings: Settings) -> Open:
+    return lambda: chromadb.PersistentClient(tmp_path / "db", settings=settings)
+
+
+def stored_config(collection: chromadb.Collection) -> dict[str, Any]:
+    config: dict[str, Any] = collection.configuration_json["embedding_function"]["config"]
+    return config
+
+
+def fill(client: ClientAPI, function: InstructorEmbeddingFunction, name: str = "texts") -> chromadb.Collection:
+    collection = client.create_collection(name, embedding_function=function)
+    collection.add(ids=IDS, documents=TEXTS, metadatas=[{"number": number} for number in range(len(TEXTS))])
+    return collection
+
+
+class TestUse:
+    def test_documents_are_stored_with_the_document_instruction(self, ephemeral: ClientAPI, mini: Instructor) -> None:
+        collection = fill(ephemeral, InstructorEmbeddingFunction(document_instruction=TOPIC))
+        stored = collection.get(IDS, include=["embeddings"])["embeddings"]
+        np.testing.assert_allclose(np.asarray(stored), mini.encode(TEXTS, TOPIC), atol=1e-5)
+
+    def test_queries_are_embedded_with_the_query_instruction(self, ephemeral: ClientAPI, mini: Instructor) -> None:
+        function = InstructorEmbeddingFunction(document_instruction=TOPIC, query_instruction=QUESTION)
+        answer = fill(ephemeral, function).query(query_texts=["What makes bread rise?"], n_results=len(TEXTS))
+        cosine = dict(
+            zip(IDS, mini.encode(TEXTS, TOPIC) @ mini.encode("What makes bread rise?", QUESTION), strict=True)
+        )
+        assert answer["distances"] is not None
+        for name, distance in zip(answer["ids"][0], answer["distances"][0], strict=True):
+            assert 1 - distance == pytest.approx(cosine[name], abs=1e-4)
+
+    def test_the_space_is_cosine_unless_the_collection_says_otherwise(self, ephemeral: ClientAPI) -> None:
+        function = InstructorEmbeddingFunction()
+        assert fill(ephemeral, function).configuration_json["hnsw"]["space"] == "cosine"
+        inner = ephemeral.create_collection(
+            "inner", embedding_function=function, configuration={"hnsw": {"space": "ip"}}
+        )
+        assert inner.configuration_json["hnsw"]["space"] == "ip"
+
+    def test_update_upsert_filter_and_delete(self, ephemeral: ClientAPI, mini: Instructor) -> None:
+        collection = fill(ephemeral, InstructorEmbeddingFunction())
+        collection.update(ids=IDS[:1], documents=["The heart has four chambers."])
+        collection.upsert(ids=["more"], documents=["Granite is coarse-grained."], metadatas=[{"number": 9}])
+        stored = collection.get([IDS[0], "more"], include=["embeddings", "documents"])
+        assert stored["documents"] is not None
+        np.testing.assert_allclose(
+            np.asarray(stored["embeddings"]), mini.encode_document(stored["documents"]), atol=1e-5
+        )
+        answer = collection.query(query_texts=["rocks"], where={"number": {"$gt": 3}}, n_results=5)
+        assert set(answer["ids"][0]) == {IDS[4], "more"}
+        collection.delete(["more"])
+        assert collection.count() == len(TEXTS)
+
+    def test_the_function_may_come_in_the_configuration_or_the_schema(self, ephemeral: ClientAPI) -> None:
+        function = InstructorEmbeddingFunction(document_instruction=TOPIC)
+        configured = ephemeral.create_collection(
+            "configured", configuration={"embedding_function": function}, embedding_function=None
+        )
+        schema = Schema().create_index(config=VectorIndexConfig(embedding_function=function))
+        by_schema = ephemeral.create_collection("schema", schema=schema, embedding_function=None)
+        for collection in (configured, by_schema):
+            assert stored_config(collection) == function.get_config()
+            assert collection.configuration_json["hnsw"]["space"] == "cosine"
+            again = ephemeral.get_collection(collection.name)
+            again.add(ids=IDS, documents=TEXTS)
+            assert again.query(query_texts=TEXTS[2], n_results=1)["ids"]
+
+    def test_bad_texts_are_named(self, ephemeral: ClientAPI) -> None:
+        collection = fill(ephemeral, InstructorEmbeddingFunction())
+        with pytest.raises((TypeError, ValueError), match="str"):
+            collection.query(query_texts=["fine", 3])  # type: ignore[list-item]
+
+    def test_a_missing_model_is_explained_when_texts_come(self, ephemeral: ClientAPI, tmp_path: Path) -> None:
+        collection = ephemeral.create_collection(
+            "texts", embedding_function=InstructorEmbeddingFunction(tmp_path / "no")
+        )
+        with pytest.raises(ValueError, match="expected the folder of a checkpoint"):
+            collection.add(ids=IDS, documents=TEXTS)
+
+
+class TestOpenedAgain:
+    def test_from_the_stored_configuration(self, on_disk: Open) -> None:
+        function = InstructorEmbeddingFunction(document_instruction=TOPIC, query_instruction=QUESTION, truncate_dim=64)
+        before = fill(on_disk(), function).query(query_texts=TEXTS, n_results=3)
+        collection = on_disk().get_collection("texts")
+        assert stored_config(collection) == function.get_config()
+        assert isinstance(collection.configuration["embedding_function"], InstructorEmbeddingFunction)
+        after = collection.query(query_texts=TEXTS, n_results=3)
+        assert after["ids"] == before["ids"]
+        np.testing.assert_allclose(np.asarray(after["distances"]), np.asarray(before["distances"]), atol=1e-5)
+
+    def test_in_another_process_and_folder(
+        self,
+        on_disk: Open,
+        tmp_path: Path,
+        run_elsewhere: Callable[..., str],
+        small_checkpoint: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(small_checkpoint.parent)
+        function = InstructorEmbeddingFunction("small", document_instruction=TOPIC)
+        fill(on_disk(), function)
+        text = "Obsidian is volcanic glass."
+        answer = json.loads(run_elsewhere(REOPEN, tmp_path / "db", "texts", text))
+        np.testing.assert_allclose(answer["new"], function([text])[0], atol=1e-5)
+        cosine = np.stack(function([*TEXTS, text])) @ function.embed_query([text])[0]
+        for name, expected in zip([*IDS, "new"], cosine, strict=True):
+            assert 1 - answer["distances"][name] == pytest.approx(expected, abs=1e-4)
+        assert on_disk().get_collection("texts").count() == len(TEXTS) + 1
+
+    def test_without_the_import_chroma_says_what_is_missing(
+        self, on_disk: Open, tmp_path: Path, run_elsewhere: Callable[..., str]
+    ) -> None:
+        fill(on_disk(), InstructorEmbeddingFunction())
+        output = run_elsewhere(OPEN_WITHOUT_THE_IMPORT, tmp_path / "db")
+        assert "Embedding function anytask_instructor not found" in output
+
+    def test_many_instances_share_one_model(self, on_disk: Open) -> None:
+        fill(on_disk(), InstructorEmbeddingFunction())
+        loaded = len(_models)
+        collection = on_disk().get_collection("texts")
+        for text in TEXTS:
+            collection.query(query_texts=[text], n_results=1)
+        assert len(_models) == loaded
+
+    def test_get_or_create_with_and_without_the_function(self, on_disk: Open) -> None:
+        function = InstructorEmbeddingFunction(document_instruction=TOPIC)
+        for _ in range(2):
+            collection = on_disk().get_or_create_collection("texts", embedding_function=function)
+            collection.upsert(ids=IDS, documents=TEXTS)
+        plain = on_disk().get_or_create_collection("texts")
+        assert stored_config(plain) == function.get_config(), "the stored function stays"
+        text = "Obsidian is volcanic glass."
+        plain.add(ids=["new"], documents=[text])
+        stored = plain.get("new", include=["embeddings"])["embeddings"]
+        np.testing.assert_allclose(np.asarray(stored)[0], function([text])[0], atol=1e-5)
+        assert plain.count() == len(TEXTS) + 1
+
+    def test_the_query_instruction_may_differ(self, on_disk: Open) -> None:
+        fill(on_disk(), InstructorEmbeddingFunction(query_instruction=QUESTION))
+        other = InstructorEmbeddingFunction(query_instruction="", device="cpu", batch_tokens=128)
+        collection = on_disk().get_collection("texts", embedding_function=other)
+        answer = collection.query(query_texts=TEXTS[:1], n_results=len(TEXTS))
+        cosine = np.stack(other(TEXTS)) @ other.embed_query(TEXTS[:1])[0]
+        assert answer["distances"] is not None
+        np.testing.assert_allclose(sorted(1 - np.asarray(answer["distances"][0])), sorted(cosine), atol=1e-4)
+
+
+class TestRefused:
+    @pytest.mark.parametrize("opened_by", ["get_collection", "get_or_create_collection"])
+    @pytest.mark.parametrize(
+        "other",
+        [
+            InstructorEmbeddingFunction(document_instruction=TOPIC),
+            InstructorEmbeddingFunction("hkunlp/instructor-base"),
+            InstructorEmbeddingFunction(truncate_dim=64),
+        ],
+        ids=["instruction", "model", "dimension"],
+    )
+    def test_opening_with_a_function_of_other_vectors(
+        self, on_disk: Open, opened_by: str, other: InstructorEmbeddingFunction
+    ) -> None:
+        fill(on_disk(), InstructorEmbeddingFunction())
+        with pytest.raises(ValueError, match=r"collection 'texts' was built with other settings: .* -> ") as refusal:
+            getattr(on_disk(), opened_by)("texts", embedding_function=other)
+        assert "embed its documents again" in str(refusal.value)
+
+    def test_opening_with_a_model_of_another_dimension_where_no_function_is_stored(
+        self, ephemeral: ClientAPI, small_checkpoint: Path
+    ) -> None:
+        vectors = ephemeral.create_collection("vectors", embedding_function=None)
+        vectors.add(ids=IDS, embeddings=np.stack(InstructorEmbeddingFunction()(TEXTS)))
+        collection = ephemeral.get_collection(
+            "vectors", embedding_function=InstructorEmbeddingFunction(small_checkpoint)
+        )
+        for use in (
+            lambda: collection.query(query_texts=TEXTS[:1]),
+            lambda: collection.add(ids=["new"], documents=TEXTS[:1]),
+        ):
+            with pytest.raises(InvalidArgumentError, match="dimension of 384, got 48"):
+                use()
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            InstructorEmbeddingFunction(document_instruction=TOPIC),
+            InstructorEmbeddingFunction("hkunlp/instructor-base"),
+        ],
+        ids=["instruction", "model"],
+    )
+    def test_modifying_leaves_nothing_behind(self, on_disk: Open, other: InstructorEmbeddingFunction) -> None:
+        function = InstructorEmbeddingFunction(query_instruction=QUESTION)
+        collection = fill(on_disk(), function)
+        with pytest.raises(ValueError, match="embed its documents again"):
+            collection.modify(name="renamed", configuration={"embedding_function": other})
+        for handle in (collection, on_disk().get_collection("texts")):
+            assert handle.name == "texts"
+            assert stored_config(handle) == function.get_config()
+            assert handle.query(query_texts=TEXTS[:1])["ids"]
+
+    def test_a_function_of_another_kind(self, on_disk: Open) -> None:
+        class Ones(EmbeddingFunction[Documents]):
+            def __init__(self) -> None:
+                pass
+
+            def __call__(self, input: Documents) -> Embeddings:
+                return [np.ones(384, np.float32) for _ in input]
+
+            @staticmethod
+            def name() -> str:
+                return "ones"
+
+            @staticmethod
+            def build_from_config(config: dict[str, Any]) -> Ones:
+                return Ones(**config)
+
+            def get_config(self) -> dict[str, Any]:
+                return {}
+
+        function = InstructorEmbeddingFunction()
+        collection = fill(on_disk(), function)
+        with pytest.raises(ValueError, match="'anytask_instructor' and can't be replaced by 'ones'"):
+            collection.modify(configuration={"embedding_function": Ones()})
+        assert stored_config(on_disk().get_collection("texts")) == function.get_config()
+        with pytest.raises(ValueError, match="conflict"):
+            on_disk().get_collection("texts", embedding_function=Ones())
+
+        ones = on_disk().create_collection("ones", embedding_function=Ones())
+        with pytest.raises(ValueError, match="'ones' and can't be replaced by 'anytask_instructor'"):
+            ones.modify(configuration={"embedding_function": function})
+        assert on_disk().get_collection("ones").configuration_json["embedding_function"]["name"] == "ones"
+        ones.modify(name="many-ones", configuration={"embedding_function": Ones()})
+        assert on_disk().get_collection("many-ones").count() == 0
+
+    def test_fork_is_for_hosted_chroma_only(self, on_disk: Open) -> None:
+        with pytest.raises(NotImplementedError, match="not implemented for Local Chroma"):
+            fill(on_disk(), InstructorEmbeddingFunction()).fork("copy")
+
+
+class TestModified:
+    def test_the_query_instruction_is_stored_and_used_by_who_opens_it_next(
+        self, on_disk: Open, mini: Instructor
+    ) -> None:
+        collection = fill(on_disk(), InstructorEmbeddingFunction())
+        changed = InstructorEmbeddingFunction(query_instruction=QUESTION, batch_tokens=64)
+        collection.modify(configuration={"embedding_function": changed})
+        assert stored_config(collection) == changed.get_config()
+        again = on_disk().get_collection("texts")
+        assert stored_config(again) == changed.get_config()
+        answer = again.query(query_texts=["What makes bread rise?"], n_results=1)
+        cosine = mini.encode_document(TEXTS) @ mini.encode("What makes bread rise?", QUESTION)
+        assert answer["distances"] is not None
+        assert 1 - answer["distances"][0][0] == pytest.approx(cosine.max(), abs=1e-4)
+
+    def test_name_metadata_and_index_settings(self, on_disk: Open) -> None:
+        function = InstructorEmbeddingFunction()
+        collection = fill(on_disk(), function)
+        collection.modify(name="renamed", metadata={"about": "sentences"}, configuration={"hnsw": {"ef_search": 50}})
+        again = on_disk().get_collection("renamed")
+        assert again.metadata == {"about": "sentences"}
+        assert again.configuration_json["hnsw"]["ef_search"] == 50
+        assert stored_config(again) == function.get_config()
+
+    def test_a_collection_without_a_function_takes_one(self, on_disk: Open) -> None:
+        function = InstructorEmbeddingFunction()
+        vectors = on_disk().create_collection(
+            "vectors", embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+        )
+        vectors.add(ids=IDS, embeddings=np.stack(function(TEXTS)), documents=TEXTS)
+        vectors.modify(configuration={"embedding_function": function})
+        answer = on_disk().get_collection("vectors").query(query_texts=TEXTS[1:2], n_results=1)
+        assert answer["ids"][0]
+
+
+def test_a_collection_of_chromas_own_function_moves_over_with_its_vectors(
+    on_disk: Open, mini: Instructor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Original(embedding_functions.InstructorEmbeddingFunction):
+        """Chroma's function as of a release in which it worked, with the original package's vectors."""
+
+        def __init__(self) -> None:
+            self.model_name, self.device, self.instruction = "mini", "cpu", TOPIC
+
+        def __call__(self, input: Documents) -> Embeddings:
+            return list(mini.encode(input, TOPIC))
+
+        def is_legacy(self) -> bool:
+            return False
+
+    monkeypatch.setitem(embedding_functions.known_embedding_functions, "instructor", Original)
+    client = on_disk()
+    old = client.create_collection("old", embedding_function=Original())
+    old.add(ids=IDS, documents=TEXTS, metadatas=[{"number": number} for number in range(len(TEXTS))])
+    expected = old.query(query_texts=TEXTS, n_results=3)["ids"]
+
+    old = on_disk().get_collection("old", embedding_function=None)
+    settings = old.configuration_json["embedding_function"]["config"]
+    new = client.create_collection("new", embedding_function=InstructorEmbeddingFunction(**settings))
+    records = old.get(include=["embeddings", "documents", "metadatas"])
+    new.add(**{name: records[name] for name in ("ids", "embeddings", "documents", "metadatas")})
+    assert new.count() == len(TEXTS)
+    assert on_disk().get_collection("new").query(query_texts=TEXTS, n_results=3)["ids"] == expected

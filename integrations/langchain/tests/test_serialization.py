@@ -1,0 +1,116 @@
+"""Dumps round-trip exactly and carry no token; pickles and copies work."""
+
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+from langchain_core.load import dumpd, dumps, loads
+from pydantic import SecretStr, ValidationError
+
+from anytask import Instruction
+from langchain_anytask import InstructorEmbeddings
+
+TOKEN = "hf_thistokenmuststayhere"
+ALL_SETTINGS = {
+    "model": "mini",
+    "query_instruction": "",
+    "document_instruction": "Represent the note: ",
+    "device": "cpu",
+    "dtype": "bfloat16",
+    "max_length": 128,
+    "batch_tokens": 256,
+    "normalize": False,
+    "truncate_dim": 64,
+    "revision": "main",
+    "cache_dir": "folder",
+    "local_files_only": True,
+    "show_progress": True,
+}
+
+
+@pytest.fixture(params=[{}, ALL_SETTINGS], ids=["defaults", "all settings"])
+def settled(request: pytest.FixtureRequest) -> InstructorEmbeddings:
+    return InstructorEmbeddings(**request.param)
+
+
+def test_the_exact_dump() -> None:
+    assert InstructorEmbeddings(**ALL_SETTINGS, token=TOKEN).model_dump() == ALL_SETTINGS
+
+
+def test_round_trips(settled: InstructorEmbeddings) -> None:
+    assert InstructorEmbeddings(**settled.model_dump()) == settled
+    assert InstructorEmbeddings.model_validate_json(settled.model_dump_json()) == settled
+    assert pickle.loads(pickle.dumps(settled)) == settled
+    assert copy.deepcopy(settled) == settled
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_langchain_serialization(settled: InstructorEmbeddings) -> None:
+    restored = loads(dumps(settled), allowed_objects=[InstructorEmbeddings], valid_namespaces=["langchain_anytask"])
+    assert restored == settled
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_langchain_serialization_names_the_secret() -> None:
+    embeddings = InstructorEmbeddings(token=TOKEN)
+    assert dumpd(embeddings)["kwargs"]["token"] == {"lc": 1, "type": "secret", "id": ["HF_TOKEN"]}
+    restored = loads(
+        dumps(embeddings),
+        allowed_objects=[InstructorEmbeddings],
+        valid_namespaces=["langchain_anytask"],
+        secrets_map={"HF_TOKEN": TOKEN},
+    )
+    assert restored == embeddings
+
+
+def test_what_is_no_string_becomes_one() -> None:
+    embeddings = InstructorEmbeddings(query_instruction=Instruction("question"))
+    assert json.loads(embeddings.model_dump_json())["query_instruction"] == "Represent the question: "
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"token": TOKEN}, {"token": SecretStr(TOKEN)}, {"model_kwargs": {"token": TOKEN}}]
+)
+def test_the_token_stays(arguments: dict[str, object]) -> None:
+    embeddings = InstructorEmbeddings(**arguments)
+    shown = [
+        repr(embeddings),
+        str(embeddings),
+        repr(embeddings.model_dump()),
+        embeddings.model_dump_json(),
+        dumps(embeddings),
+        repr(embeddings._embedder()),
+        embeddings.cache_namespace("query"),
+    ]
+    assert not any(TOKEN in text for text in shown)
+    assert embeddings._embedder().token == TOKEN
+    assert copy.deepcopy(embeddings) == embeddings
+    assert pickle.loads(pickle.dumps(embeddings)) == embeddings
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"token": TOKEN, "modle": "mini"},
+        {"token": TOKEN, "model_kwargs": {"backend": "onnx"}},
+        {"token": TOKEN, "model_kwargs": {"token": TOKEN + "2"}},
+        {"token": [TOKEN]},
+        {"encode_kwargs": {"api_key": TOKEN}},
+    ],
+)
+def test_errors_do_not_show_the_token(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        InstructorEmbeddings(**wrong)
+    assert TOKEN not in str(caught.value)
+
+
+def test_in_a_process_of_its_own(texts: list[str], embeddings: InstructorEmbeddings) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        there = pool.submit(embeddings.embed_documents, texts).result()
+    np.testing.assert_allclose(there, embeddings.embed_documents(texts), atol=1e-5)

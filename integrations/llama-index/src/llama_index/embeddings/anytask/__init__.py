@@ -1,0 +1,5 @@
+"""INSTRUCTOR embeddings for LlamaIndex."""
+
+from llama_index.embeddings.anytask.base import InstructorEmbedding
+
+__all__ = ["InstructorEmbedding"]

@@ -1,0 +1,94 @@
+"""Asynchronous calls share batches and leave the event loop free."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_index.embeddings.anytask import InstructorEmbedding
+
+from anytask import Embedder, Instructor
+from anytask.coalescing import Coalescer
+from anytask.engine import EncodingEngine
+
+QUERIES = [f"How do I care for plant number {number}?" for number in range(64)]
+
+
+async def test_64_queries_share_batches_while_the_loop_ticks(
+    monkeypatch: pytest.MonkeyPatch, model: Instructor
+) -> None:
+    batches: list[int] = []
+    submitted: list[int] = []
+    computing, may_compute = threading.Event(), threading.Event()
+    embed, submit = EncodingEngine.embed, Coalescer.submit
+
+    def watched_embed(self: EncodingEngine, texts: Sequence[Any], *args: Any) -> Any:
+        batches.append(len(texts))
+        computing.set()
+        assert may_compute.wait(60), "the event loop stood still while texts were embedded"
+        return embed(self, texts, *args)
+
+    def watched_submit(self: Coalescer, texts: Sequence[Any], *args: Any) -> Future[Any]:
+        submitted.append(len(texts))
+        return submit(self, texts, *args)
+
+    monkeypatch.setattr(EncodingEngine, "embed", watched_embed)
+    monkeypatch.setattr(Coalescer, "submit", watched_submit)
+    embed_model = InstructorEmbedding(max_length=91)  # a configuration of its own, so the model is made by this test
+
+    async def tick() -> int:
+        """Count turns of the loop during the first batch; it is only computed after 100 of them."""
+        ticks = 0
+        while ticks < 100 or len(submitted) < len(QUERIES):
+            await asyncio.sleep(0.001)
+            ticks += computing.is_set()
+        may_compute.set()
+        return ticks
+
+    ticking = asyncio.create_task(tick())
+    vectors = await asyncio.gather(*(embed_model.aget_query_embedding(query) for query in QUERIES))
+    assert await ticking >= 100
+    assert sum(batches) == 64
+    assert len(batches) <= 2
+    np.testing.assert_allclose(vectors, model.encode_query(QUERIES), atol=1e-5)
+
+
+def test_64_threads_get_the_same(model: Instructor) -> None:
+    embed_model = InstructorEmbedding()
+    with ThreadPoolExecutor(64) as pool:
+        vectors = list(pool.map(embed_model.get_query_embedding, QUERIES))
+    np.testing.assert_allclose(vectors, model.encode_query(QUERIES), atol=1e-5)
+
+
+async def test_num_workers_bounds_the_batches_under_way(monkeypatch: pytest.MonkeyPatch, model: Instructor) -> None:
+    under_way, most = 0, 0
+    original = Embedder.aembed_documents
+
+    async def watched(self: Embedder, texts: Sequence[str], *args: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await original(self, texts, *args)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(Embedder, "aembed_documents", watched)
+    embed_model = InstructorEmbedding(num_workers=3, embed_batch_size=4)
+    vectors = await embed_model.aget_text_embedding_batch(QUERIES)
+    assert most == 3
+    np.testing.assert_allclose(vectors, model.encode_document(QUERIES), atol=1e-5)
+
+
+async def test_a_failed_call_fails_alone(model: Instructor) -> None:
+    embed_model = InstructorEmbedding()
+    good, bad = await asyncio.gather(
+        embed_model.aget_query_embedding("a fern"), embed_model.aget_query_embedding(None), return_exceptions=True
+    )
+    assert isinstance(bad, TypeError)
+    np.testing.assert_allclose(good, model.encode_query("a fern"), atol=1e-5)
