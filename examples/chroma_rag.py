@@ -98,7 +98,9 @@ class LanguageModel:
             status, text = error.response.status_code, error.response.text
             raise ServerError(f"{url} answered {status}: {textwrap.shorten(text, 300)}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServerError(f"{url} can't be reached: {error}. Is the server of --llm running?") from error
+            raise ServerError(
+                f"{url} can't be reached: {str(error).rstrip('.')}. Is the server of --llm running?"
+            ) from error
         return response.json()
 
 

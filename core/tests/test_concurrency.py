@@ -201,7 +201,7 @@ class TestAsyncio:
         watched.hold()
         calls: list[Awaitable[Any]] = [watched.model.aencode(text, INSTRUCTION) for text in texts[:10]]
         calls.insert(4, watched.model.aencode("this is poison"))
-        calls.insert(8, watched.model.aencode(["fine", 3]))  # type: ignore[list-item]
+        calls.insert(8, watched.model.aencode(["fine", 3]))  # type: ignore[arg-type]
         gathered = asyncio.gather(*calls, return_exceptions=True)
         await watched.until_waiting(10)
         watched.release()

@@ -25,7 +25,7 @@ from anytask.encoder import ACTIVATIONS, relative_position_bucket
 INSTRUCTION = "Represent the statement: "
 LENGTHS = (1, 2, 3, 8, 31, 129, 300, 700)
 CALM = {"initializer_factor": 1.0}
-"""Attention as even as a trained model's; that of the fixtures' default is so sharp that bfloat16 picks other tokens."""
+"""Attention as even as a trained model's; the fixtures' default is so sharp that bfloat16 picks other tokens."""
 LAYOUTS: dict[str, dict[str, Any]] = {
     "base": {},
     "calm": {"shape": CALM},

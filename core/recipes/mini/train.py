@@ -1,4 +1,5 @@
-"""Train `mini` from what `prepare.py` wrote: first the teacher's vectors, then INSTRUCTOR's contrastive task.
+"""Train `mini` from what `prepare.py` wrote: first the teacher's vectors, then the same from behind
+instructions together with INSTRUCTOR's contrastive task.
 
     python core/recipes/mini/train.py --prepared build/mini --out build/mini/model
 
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS
 from store import TextStore
 from torch import Tensor, nn
 
@@ -33,6 +35,20 @@ DIMENSION = 384
 MAX_TOKENS = 128
 WINDOW = 8192
 """Texts drawn at random that are sorted by length before they are cut into batches."""
+LONG = 32
+"""Tokens from which on a text gets a document's instruction rather than a query's."""
+CONTRASTIVE_WEIGHT = 0.2
+NOT_CONTRASTED = {
+    "bible_bbe_asv",
+    "bible_ylt_bbe",
+    "gsm8k",
+    "strategyqa_decomposition",
+    "tldr_description_command",
+    "tldr_page_usage",
+    "webquestions",
+    "wordnet_examples",
+}
+"""Tasks whose pairs (commands, verses, entity names, sums) pull the space away from ordinary search."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,9 @@ class Stage:
     tokens: int
     learning_rate: float
     warmup: int
+    instructed: float
+    """Share of the distilled texts that stand behind an instruction."""
+    contrastive_tokens: int = 0
 
 
 def build(store: TextStore, vocabulary_vectors: np.ndarray) -> tuple[T5Encoder, SentenceHead]:
@@ -86,6 +105,9 @@ class Trainer:
             store.instruction_ids(text) for text in (DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION)
         )
         self.pool = [ids for pair in [*self.instructions, self.general] for ids in pair]
+        self.short, self.long = (
+            [store.instruction_ids(text) for text in texts] for texts in (FOR_SHORT_TEXTS, FOR_LONG_TEXTS)
+        )
         self.none = np.array([], dtype=np.int32)
 
     def embed(self, packed: PackedBatch, restore: Tensor) -> Tensor:
@@ -114,15 +136,15 @@ class Trainer:
             scheduler.load_state_dict(state["scheduler"])
             first = state["step"]
         self.model.train()
-        batches = self.distillation_plan(stage, first) if name == "distil" else None
+        batches = self.distillation_plan(stage, first)
         log = self.out / f"{name}.csv"
         started, tokens, losses = time.monotonic(), 0, []
         for step in range(first, stage.steps):
             rng = np.random.default_rng([SEED, step, len(name)])
-            if batches is not None:
-                packed, loss = self.distillation_step(next(batches), rng)
-            else:
-                packed, loss = self.contrastive_step(stage, rng)
+            packed, loss = self.distillation_step(next(batches), stage.instructed, rng)
+            if stage.contrastive_tokens:
+                contrasted, contrastive = self.contrastive_step(stage.contrastive_tokens, rng)
+                packed, loss = packed + contrasted, loss + CONTRASTIVE_WEIGHT * contrastive
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -168,33 +190,43 @@ class Trainer:
                         yield pieces[place]
                     step += 1
 
-    def distillation_step(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[int, Tensor]:
-        """The teacher's vectors, from the text alone or, three times in ten, behind some instruction."""
-        instructed = rng.random(len(indices)) < 0.3
-        prefixes = [self.pool[rng.integers(len(self.pool))] if yes else self.none for yes in instructed]
+    def prefix(self, length: int, rng: np.random.Generator) -> np.ndarray:
+        """An instruction for a text of `length` tokens: the default, one of the template's wordings, or any task's."""
+        is_long = bool(length >= LONG)
+        kind = rng.random()
+        if kind < 0.3:
+            return self.general[is_long]
+        pool = self.pool if kind < 0.55 else self.long if is_long else self.short
+        return pool[rng.integers(len(pool))]
+
+    def distillation_step(
+        self, indices: np.ndarray, instructed: float, rng: np.random.Generator
+    ) -> tuple[int, Tensor]:
+        """The teacher's vectors, for a share of the texts from behind an instruction."""
+        lengths = self.store.lengths(indices)
+        prefixes = [self.prefix(length, rng) if rng.random() < instructed else self.none for length in lengths]
         packed, restore = self.store.batch(indices, prefixes)
         teacher = torch.from_numpy(self.store.teacher[indices]).float().to(self.device)
         return len(packed.token_ids), distillation_loss(self.embed(packed, restore), teacher)
 
-    def contrastive_step(self, stage: Stage, rng: np.random.Generator) -> tuple[int, Tensor]:
-        """Pairs of one task with its instructions (for retrieval, half the time the general ones), and distillation."""
+    def contrastive_step(self, tokens: int, rng: np.random.Generator) -> tuple[int, Tensor]:
+        """Pairs of one task with its instructions; for retrieval, half the time with the general ones."""
         sizes = np.array([len(pairs) for pairs in self.store.pairs], dtype=float) ** 0.5
+        sizes *= [task["task"] not in NOT_CONTRASTED for task in self.store.tasks]
         task = rng.choice(len(sizes), p=sizes / sizes.sum())
         pairs = self.store.pairs[task]
         pairs = pairs[rng.permutation(len(pairs))]
         lengths = self.store.lengths(pairs[:, 0]) + self.store.lengths(pairs[:, 1])
-        pairs = pairs[: max(16, np.searchsorted(np.cumsum(lengths), stage.tokens))]
+        pairs = pairs[: max(16, np.searchsorted(np.cumsum(lengths), tokens))]
         general = not self.store.tasks[task]["symmetric"] and rng.random() < 0.5
         query, pos = self.general if general else self.instructions[task]
         packed, restore = self.store.batch(pairs.T.reshape(-1), [query] * len(pairs) + [pos] * len(pairs))
         queries, positives = self.embed(packed, restore).chunk(2)
         ids = torch.from_numpy(pairs.astype(np.int64)).to(self.device)
-        contrastive = bidirectional_contrastive_loss(
+        loss = bidirectional_contrastive_loss(
             queries, positives, temperature=0.05, query_ids=ids[:, 0], positive_ids=ids[:, 1]
         )
-        taught = rng.integers(len(self.store.teacher), size=96)
-        tokens, distillation = self.distillation_step(taught, rng)
-        return len(packed.token_ids) + tokens, contrastive + distillation
+        return len(packed.token_ids), loss
 
     def export(self, folder: Path) -> None:
         """Write the model in float16 as a checkpoint folder."""
@@ -232,7 +264,7 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, default=Path("build/mini"))
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--distil-steps", type=int, default=2700)
-    parser.add_argument("--contrastive-steps", type=int, default=400)
+    parser.add_argument("--instruct-steps", type=int, default=700)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -240,8 +272,20 @@ def main() -> None:
     print(f"{len(store.teacher):,} taught texts, {len(store.ends) - 1:,} in all", flush=True)
     encoder, head = build(store, np.load(arguments.prepared / "vocabulary_vectors.npy"))
     trainer = Trainer(store, encoder, head, arguments.out, device)
-    trainer.run("distil", Stage(arguments.distil_steps, tokens=4096, learning_rate=1e-3, warmup=300))
-    trainer.run("contrastive", Stage(arguments.contrastive_steps, tokens=4096, learning_rate=2e-4, warmup=50))
+    trainer.run(
+        "distil", Stage(arguments.distil_steps, tokens=4096, learning_rate=1e-3, warmup=300, instructed=0.3)
+    )
+    trainer.run(
+        "instruct",
+        Stage(
+            arguments.instruct_steps,
+            tokens=4096,
+            learning_rate=4e-4,
+            warmup=30,
+            instructed=0.85,
+            contrastive_tokens=2048,
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -45,10 +45,7 @@ from anytask.encoder import T5Config, T5Encoder
 from anytask.errors import CheckpointError
 from anytask.pooling import SentenceHead
 from anytask.tokenization import end_token
-from anytask.weights import encoder_state, published_state, read_weights
-
-STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""Precisions that convert to each other; the integers of a quantised checkpoint need their scales as well."""
+from anytask.weights import encoder_state, published_state, read_weights, unquantised
 
 
 @dataclass
@@ -186,15 +183,21 @@ def _read_encoder(folder: Path, shape: T5Config) -> T5Encoder:
     try:
         with torch.device("meta"):
             encoder = T5Encoder(shape)
-    except RuntimeError as error:  # sizes beyond what a tensor can have
-        raise CheckpointError(f"{folder / 'config.json'} asks for impossible sizes: {error}") from error
+    except (RuntimeError, TypeError) as error:  # sizes beyond what a tensor can have
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{folder / 'config.json'} asks for impossible sizes: {reason}; download it again"
+        ) from error
     _assign(encoder, state, folder)
     return encoder
 
 
 def _read_dense(folder: Path, d_model: int) -> nn.Linear:
     dimension, bias = dense_shape(folder / "config.json", d_model)
-    weights = {name.removeprefix("linear."): tensor for name, tensor in read_weights(folder, "dense layer").items()}
+    weights = {
+        name.removeprefix("linear."): unquantised(tensor, name, folder)
+        for name, tensor in read_weights(folder, "dense layer").items()
+    }
     with torch.device("meta"):
         dense = nn.Linear(d_model, dimension, bias=bias)
     _assign(dense, weights, folder)
@@ -202,12 +205,6 @@ def _read_dense(folder: Path, d_model: int) -> nn.Linear:
 
 
 def _assign(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
-    for name, tensor in state.items():
-        if tensor.dtype not in STORED_DTYPES or tensor.layout != torch.strided:
-            raise CheckpointError(
-                f"the weights in {source} hold {name} as {tensor.dtype}, {tensor.layout}; expected dense "
-                "floating-point tensors, so give the checkpoint as it was before quantisation"
-            )
     try:
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -229,14 +226,13 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
         except Exception as error:  # tokenizers raises plain Exception
             raise CheckpointError(f"{path} is no tokenizer of the tokenizers library: {error}") from error
     try:
-        end_token(tokenizer)
+        end = end_token(tokenizer)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    added = tokenizer.get_added_tokens_decoder()
-    tokens = max(tokenizer.get_vocab_size(with_added_tokens=False), max(added, default=-1) + 1)
-    if tokens > vocab_size:
+    last = max(end, tokenizer.get_vocab_size(with_added_tokens=False) - 1, *tokenizer.get_added_tokens_decoder())
+    if last >= vocab_size:
         raise CheckpointError(
-            f"{path} has token ids up to {tokens - 1}, the encoder beside it embeds {vocab_size} tokens; "
+            f"{path} has token ids up to {last}, the encoder beside it embeds {vocab_size} tokens; "
             "they are not of the same checkpoint"
         )
     return tokenizer
@@ -244,13 +240,14 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
 
 def _convert_sentencepiece(path: Path) -> Tokenizer:
     try:
-        import sentencepiece  # noqa: F401
+        import sentencepiece
         from transformers import AutoTokenizer
     except ImportError as error:
         raise ImportError(
             f'{path} has no tokenizer.json beside it; converting it needs: pip install "anytask[sentencepiece]"'
         ) from error
     try:
+        sentencepiece.SentencePieceProcessor(model_file=str(path))  # checks it; transformers accepts an empty file
         converted = AutoTokenizer.from_pretrained(str(path.parent), trust_remote_code=False)
         return Tokenizer.from_str(converted.backend_tokenizer.to_str())
     except Exception as error:  # sentencepiece, protobuf and transformers each raise their own

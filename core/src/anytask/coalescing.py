@@ -63,8 +63,7 @@ class Coalescer:
         vectors = [
             await asyncio.wrap_future(self.submit([texts[index] for index in part], batch_tokens)) for part in parts
         ]
-        order = torch.tensor([index for part in parts for index in part])
-        return torch.cat(vectors)[order.argsort()]
+        return await asyncio.to_thread(_in_order, vectors, parts)
 
     def submit(self, texts: Sequence[TokenizedText], batch_tokens: int | None = None) -> Future[Tensor]:
         """Queue one call; cancelling its future drops it unless its run has begun."""
@@ -99,3 +98,9 @@ class Coalescer:
             return
         for call, part in zip(calls, parts, strict=True):
             call.future.set_result(part.clone() if len(calls) > 1 else part)
+
+
+def _in_order(vectors: Sequence[Tensor], parts: Sequence[Sequence[int]]) -> Tensor:
+    """The vectors of all parts, where each part lists its texts' places in the call."""
+    places = torch.tensor([place for part in parts for place in part])
+    return torch.cat(list(vectors))[places.argsort()]

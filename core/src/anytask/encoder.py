@@ -18,10 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+
+def gelu_new(x: Tensor) -> Tensor:
+    """GELU in its tanh approximation, which T5 v1.1 uses."""
+    return F.gelu(x, approximate="tanh")
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": gelu_new,
     "silu": F.silu,
 }
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from importlib.resources import files
 from pathlib import Path
 
 from anytask.errors import CheckpointError
 
+logger = logging.getLogger(__name__)
+
 BUNDLED = Path(str(files("anytask"))) / "models"
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_ID = re.compile(r"(?=.{1,96}\Z)\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
+PASSING_TROUBLE = (408, 429)
+"""HTTP status below 500 that says nothing of the model: the request took too long, or there were too many."""
 MODULE_FOLDER = r"(?:\d+_[A-Za-z]+/)?"
 SMALL_FILE = re.compile(
     MODULE_FOLDER
     + r"(?:modules|config|config_sentence_transformers|sentence_bert_config|tokenizer_config|tokenizer)\.json"
 )
+SPIECE_NAME = "spiece.model"
+SPIECE = re.compile(MODULE_FOLDER + re.escape(SPIECE_NAME))
 WEIGHTS = re.compile(
     rf"(?P<folder>{MODULE_FOLDER})(?P<name>model|pytorch_model)(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?"
 )
@@ -37,10 +44,11 @@ def needed_files(listing: list[str]) -> list[str]:
         here = [match for match in weights if match["folder"] == folder]
         safe = [match for match in here if ".safetensors" in match[0]]
         needed += [match[0] for match in safe or here]
-    for name in listing:
-        if re.fullmatch(MODULE_FOLDER + r"spiece\.model", name):
-            if name.replace("spiece.model", "tokenizer.json") not in listing:
-                needed.append(name)
+    needed += [
+        name
+        for name in listing
+        if SPIECE.fullmatch(name) and name.replace(SPIECE_NAME, "tokenizer.json") not in listing
+    ]
     return sorted(needed)
 
 
@@ -66,13 +74,16 @@ def resolve(
     name = str(name_or_path)
     if name in bundled_models():
         return BUNDLED / name
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_file() or isinstance(name_or_path, Path) or not HUB_ID.fullmatch(name):
-        found = "a file" if path.is_file() else "nothing"
+    try:
+        path = Path(name_or_path).expanduser()
+        if path.is_dir():
+            return path
+        is_file = path.is_file()
+    except (OSError, RuntimeError):  # longer than a path can be, or in the home of an unknown user
+        is_file = False
+    if is_file or isinstance(name_or_path, Path) or not HUB_ID.fullmatch(name):
         raise CheckpointError(
-            f"{name!r}: {found} is there, expected the folder of a checkpoint. "
+            f"{name!r:.200}: {'a file' if is_file else 'nothing'} is there, expected the folder of a checkpoint. "
             f"Bundled models: {', '.join(bundled_models()) or 'none'}; hub models are given as owner/name"
         )
     return _from_hub(name, revision, token, cache_dir, local_files_only)
@@ -85,42 +96,63 @@ def _from_hub(
     cache_dir: str | Path | None,
     local_files_only: bool,
 ) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    reason: Exception | None = None
-    patterns: list[str] | None = None
-    try:
-        if not local_files_only:
-            try:
-                info = HfApi(token=token).model_info(repo_id, revision=revision)
-                patterns = needed_files([sibling.rfilename for sibling in info.siblings or []])
-            except (OfflineModeIsEnabled, OSError) as error:
-                if (
-                    isinstance(error, HfHubHTTPError)
-                    and error.response is not None
-                    and error.response.status_code < 500
-                ):
-                    raise
-                reason, local_files_only = error, True
-        return Path(
-            snapshot_download(
-                repo_id,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                allow_patterns=patterns,
-                local_files_only=local_files_only,
-            )
+    reason = "local_files_only is set"
+    if not local_files_only:
+        try:
+            return _download(repo_id, revision, token, cache_dir)
+        except CheckpointError:
+            raise
+        except Exception as error:  # of huggingface_hub, of the HTTP library beneath it, or of the disk
+            message = " ".join(str(error).split())[:400]
+            if _is_refusal(error):
+                raise CheckpointError(
+                    f"{repo_id!r} is neither a bundled model ({', '.join(bundled_models()) or 'none'}), nor a folder "
+                    f"here, and the hub gives no such model: {message}"
+                ) from error
+            reason = f"it can't be downloaded now ({type(error).__name__}: {message})"
+    folder = _cached(repo_id, revision, cache_dir)
+    if folder is None:
+        raise CheckpointError(
+            f"{repo_id!r} is not in the cache{f' {cache_dir}' if cache_dir else ''} and {reason}. Download it once "
+            f"with a network, give a folder, or use a bundled model ({', '.join(bundled_models()) or 'none'})"
         )
-    except (HfHubHTTPError, HFValidationError) as error:
+    if not local_files_only:
+        logger.warning("%s: %s; the copy in the cache is used", repo_id, reason)
+    return folder
+
+
+def _download(repo_id: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    listing = HfApi(token=token).model_info(repo_id, revision=revision).siblings or []
+    wanted = needed_files([file.rfilename for file in listing])
+    if not wanted:
         raise CheckpointError(
-            f"{repo_id!r} is neither a bundled model ({', '.join(bundled_models()) or 'none'}), nor a folder here, "
-            f"and the hub answered: {str(error).splitlines()[0]}"
-        ) from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{repo_id!r} is not in the cache{f' {cache_dir}' if cache_dir else ''} and "
-            + (f"the hub can't be reached ({type(reason).__name__})" if reason else "local_files_only is set")
-            + f". Download it once with a network, give a folder, or use a bundled model ({', '.join(bundled_models())})"
-        ) from error
+            f"{repo_id!r} on the hub holds no file of a checkpoint, found "
+            f"{', '.join(file.rfilename for file in listing[:8]) or 'nothing'}; expected a sentence-transformers model"
+        )
+    return Path(snapshot_download(repo_id, revision=revision, token=token, cache_dir=cache_dir, allow_patterns=wanted))
+
+
+def _cached(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path | None:
+    """The folder of the files that were downloaded before, if any were."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        partial = getattr(error, "snapshot_path", None)  # without the files that were not needed
+        return None if partial is None else Path(partial)
+    except HFValidationError:
+        return None
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the hub has answered that there is no such model for this user, so that trying again is no use."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status: int = error.response.status_code
+        return status < 500 and status not in PASSING_TROUBLE
+    return isinstance(error, HFValidationError)

@@ -20,6 +20,7 @@ from anytask.errors import CheckpointError
 EMBEDDING_NAMES = ("encoder.embed_tokens.weight", "shared.weight")
 POSITION_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 FINAL_NORM = "encoder.final_layer_norm.weight"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def read_weights(folder: Path, stem: str) -> dict[str, Tensor]:
@@ -79,17 +80,31 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
+def unquantised(tensor: Tensor, name: str, source: Path) -> Tensor:
+    """The tensor, in a precision that converts to any other.
+
+    Raises:
+        CheckpointError: it holds the integers of a quantised checkpoint, which mean nothing without their scales.
+    """
+    if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
+        raise CheckpointError(
+            f"{source} holds {name} as {tensor.dtype}, {tensor.layout}; expected dense floating-point tensors, "
+            "so give the checkpoint as it was before quantisation"
+        )
+    return tensor
+
+
 def encoder_state(published: Mapping[str, Tensor], config: T5Config, source: Path) -> dict[str, Tensor]:
     """The encoder's state from published names; a decoder's tensors are left out.
 
     Raises:
-        CheckpointError: a tensor is missing, or there are more layers than the configuration says.
+        CheckpointError: a tensor is missing or quantised, or there are more layers than the configuration says.
     """
 
     def take(*names: str) -> Tensor:
         for name in names:
             if name in published:
-                return published[name]
+                return unquantised(published[name], name, source)
         raise CheckpointError(
             f"{source} lacks the tensor {' or '.join(names)}; it holds {len(published)} tensors, "
             f"the first {sorted(published)[:3]}. Expected a T5 encoder with {config.num_layers} layers; download the "
