@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from anytask import Instructor
-from anytask.hub import resolve
 from machine import describe
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from anytask import Instructor
+from anytask.hub import resolve
 
 INSTRUCTION = "Represent the Python documentation for retrieval: "
 

@@ -14,11 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from anytask.hub import resolve
 from machine import describe
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from anytask.hub import resolve
 
 PROGRAM = """
 import json, sys, time
@@ -66,7 +67,9 @@ def main() -> None:
     for _ in track(range(arguments.rounds), description="rounds"):
         for peer, times in runs.items():
             times.append(measure(peer, folder))
-    table = Table("", "first vector", "next query", "later queries", title=f"{arguments.model}: medians of {describe()}")
+    table = Table(
+        "", "first vector", "next query", "later queries", title=f"{arguments.model}: medians of {describe()}"
+    )
     for peer, times in runs.items():
         first, following, later = (statistics.median(column) for column in zip(*times, strict=True))
         table.add_row(peer, f"{first:.2f} s", f"{following * 1000:.1f} ms", f"{later * 1000:.1f} ms")

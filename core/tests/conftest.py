@@ -15,9 +15,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import sentencepiece  # noqa: E402
-import torch  # noqa: E402
-from transformers import AutoTokenizer, T5Config, T5EncoderModel  # noqa: E402
+import sentencepiece
+import torch
+from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -66,7 +66,7 @@ def tokenizer_folder(spiece_model: bytes, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
-    """Write a checkpoint with transformers' own T5EncoderModel: the file names and configurations of hkunlp/instructor-*.
+    """Write a checkpoint with transformers' own T5EncoderModel, as hkunlp/instructor-* name and configure their files.
 
     Keyword arguments: `shape` (T5Config fields), `dense` (output dimension or None), `weights` ("safetensors" or
     "bin"), `transformer_path` ("" or "0_Transformer"), `original_classes` (modules.json names InstructorEmbedding's),

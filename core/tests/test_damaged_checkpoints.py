@@ -487,7 +487,7 @@ class TestPytorchFiles:
         torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=zipped)
         whole = path.read_bytes()
         rng, refused = random.Random(1), 0
-        for _ in range(150):
+        for _ in range(80):
             damaged = bytearray(whole)
             for _ in range(rng.choice((1, 2, 8))):
                 damaged[rng.randrange(min(len(whole), 700))] = rng.randrange(256)
@@ -532,6 +532,13 @@ class TestTokenizer:
         tokenizer.add_tokens(["<one too many>"])
         tokenizer.save(path)
         assert_refused(folder, "token ids up to 1128, the encoder beside it embeds 1128 tokens")
+
+    def test_with_an_end_token_beyond_the_embeddings(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        content = json.loads(path.read_text("utf-8"))
+        content["post_processor"]["special_tokens"]["</s>"]["ids"] = [4000]
+        path.write_text(json.dumps(content))
+        assert_refused(folder, "token ids up to 4000, the encoder beside it embeds 1128 tokens")
 
     @pytest.mark.parametrize(
         "data", [b"", b"not a model", random.Random(0).randbytes(3000)], ids=["empty", "text", "noise"]

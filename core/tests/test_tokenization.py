@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anytask.batching import TokenizedText
-from anytask.tokenization import CHUNK, InstructionTokenizer, end_token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Encoding, Tokenizer, processors
+
+from anytask.batching import TokenizedText
+from anytask.tokenization import CHUNK, InstructionTokenizer, end_token
 
 INSTRUCTION = "Represent the statement: "
 MAX_LENGTH = 24

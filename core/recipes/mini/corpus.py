@@ -57,8 +57,7 @@ def passage_spans(data: Path, rng: random.Random) -> Iterator[str]:
         sentences = [s for s in SENTENCE_END.split(" ".join(passage.split())) if 3 <= len(s.split()) <= 80]
         if not sentences:
             continue
-        for sentence in rng.sample(sentences, min(2, len(sentences))):
-            yield sentence
+        yield from rng.sample(sentences, min(2, len(sentences)))
         if rng.random() < 0.5:
             start, length = rng.randrange(len(sentences)), rng.randint(2, 5)
             yield cut(" ".join(sentences[start : start + length]))

@@ -37,18 +37,30 @@ WINDOW = 8192
 """Texts drawn at random that are sorted by length before they are cut into batches."""
 LONG = 32
 """Tokens from which on a text gets a document's instruction rather than a query's."""
-CONTRASTIVE_WEIGHT = 0.2
-NOT_CONTRASTED = {
-    "bible_bbe_asv",
-    "bible_ylt_bbe",
-    "gsm8k",
-    "strategyqa_decomposition",
-    "tldr_description_command",
-    "tldr_page_usage",
-    "webquestions",
-    "wordnet_examples",
+SEARCH_TASKS = frozenset(
+    {
+        "boolq_question_passage",
+        "eip_title_abstract",
+        "medquad",
+        "nq_qed",
+        "openstax_exercise_solution",
+        "openstax_section_paragraph",
+        "pep_title_abstract",
+        "pubmedqa_question_abstract",
+        "pubmedqa_question_conclusion",
+        "scitldr_title_abstract",
+        "scitldr_tldr_abstract",
+        "strategyqa_facts",
+    }
+)
+"""Tasks of finding a passage by a question or a title."""
+NEAR_TASKS = SEARCH_TASKS | {
+    "openstax_glossary",
+    "snli_dev_test_triplets",
+    "wikisplit",
+    "wordnet_definitions",
 }
-"""Tasks whose pairs (commands, verses, entity names, sums) pull the space away from ordinary search."""
+"""With definitions and paraphrases; commands, verses, entity names and sums pull the space away from search."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,10 @@ class Stage:
     warmup: int
     instructed: float
     """Share of the distilled texts that stand behind an instruction."""
+    contrasted: frozenset[str] = frozenset()
+    """Tasks of the contrastive loss; none leaves it out."""
     contrastive_tokens: int = 0
+    contrastive_weight: float = 0.0
 
 
 def build(store: TextStore, vocabulary_vectors: np.ndarray) -> tuple[T5Encoder, SentenceHead]:
@@ -142,9 +157,9 @@ class Trainer:
         for step in range(first, stage.steps):
             rng = np.random.default_rng([SEED, step, len(name)])
             packed, loss = self.distillation_step(next(batches), stage.instructed, rng)
-            if stage.contrastive_tokens:
-                contrasted, contrastive = self.contrastive_step(stage.contrastive_tokens, rng)
-                packed, loss = packed + contrasted, loss + CONTRASTIVE_WEIGHT * contrastive
+            if stage.contrasted:
+                contrasted, contrastive = self.contrastive_step(stage, rng)
+                packed, loss = packed + contrasted, loss + stage.contrastive_weight * contrastive
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -162,7 +177,7 @@ class Trainer:
                     f"{name} {step + 1}/{stage.steps} loss {row[2]} {row[3]} tokens/s, {left:.0f} min left", flush=True
                 )
                 losses = []
-            if (step + 1) % 250 == 0 or step + 1 == stage.steps:
+            if (step + 1) % 100 == 0 or step + 1 == stage.steps:
                 state = {
                     "model": self.model.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -199,9 +214,7 @@ class Trainer:
         pool = self.pool if kind < 0.55 else self.long if is_long else self.short
         return pool[rng.integers(len(pool))]
 
-    def distillation_step(
-        self, indices: np.ndarray, instructed: float, rng: np.random.Generator
-    ) -> tuple[int, Tensor]:
+    def distillation_step(self, indices: np.ndarray, instructed: float, rng: np.random.Generator) -> tuple[int, Tensor]:
         """The teacher's vectors, for a share of the texts from behind an instruction."""
         lengths = self.store.lengths(indices)
         prefixes = [self.prefix(length, rng) if rng.random() < instructed else self.none for length in lengths]
@@ -209,15 +222,15 @@ class Trainer:
         teacher = torch.from_numpy(self.store.teacher[indices]).float().to(self.device)
         return len(packed.token_ids), distillation_loss(self.embed(packed, restore), teacher)
 
-    def contrastive_step(self, tokens: int, rng: np.random.Generator) -> tuple[int, Tensor]:
+    def contrastive_step(self, stage: Stage, rng: np.random.Generator) -> tuple[int, Tensor]:
         """Pairs of one task with its instructions; for retrieval, half the time with the general ones."""
         sizes = np.array([len(pairs) for pairs in self.store.pairs], dtype=float) ** 0.5
-        sizes *= [task["task"] not in NOT_CONTRASTED for task in self.store.tasks]
+        sizes *= [task["task"] in stage.contrasted for task in self.store.tasks]
         task = rng.choice(len(sizes), p=sizes / sizes.sum())
         pairs = self.store.pairs[task]
         pairs = pairs[rng.permutation(len(pairs))]
         lengths = self.store.lengths(pairs[:, 0]) + self.store.lengths(pairs[:, 1])
-        pairs = pairs[: max(16, np.searchsorted(np.cumsum(lengths), tokens))]
+        pairs = pairs[: max(16, np.searchsorted(np.cumsum(lengths), stage.contrastive_tokens))]
         general = not self.store.tasks[task]["symmetric"] and rng.random() < 0.5
         query, pos = self.general if general else self.instructions[task]
         packed, restore = self.store.batch(pairs.T.reshape(-1), [query] * len(pairs) + [pos] * len(pairs))
@@ -265,6 +278,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--distil-steps", type=int, default=2700)
     parser.add_argument("--instruct-steps", type=int, default=700)
+    parser.add_argument("--search-steps", type=int, default=200)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -272,9 +286,7 @@ def main() -> None:
     print(f"{len(store.teacher):,} taught texts, {len(store.ends) - 1:,} in all", flush=True)
     encoder, head = build(store, np.load(arguments.prepared / "vocabulary_vectors.npy"))
     trainer = Trainer(store, encoder, head, arguments.out, device)
-    trainer.run(
-        "distil", Stage(arguments.distil_steps, tokens=4096, learning_rate=1e-3, warmup=300, instructed=0.3)
-    )
+    trainer.run("distil", Stage(arguments.distil_steps, tokens=4096, learning_rate=1e-3, warmup=300, instructed=0.3))
     trainer.run(
         "instruct",
         Stage(
@@ -283,7 +295,22 @@ def main() -> None:
             learning_rate=4e-4,
             warmup=30,
             instructed=0.85,
+            contrasted=NEAR_TASKS,
             contrastive_tokens=2048,
+            contrastive_weight=0.2,
+        ),
+    )
+    trainer.run(
+        "search",
+        Stage(
+            arguments.search_steps,
+            tokens=2048,
+            learning_rate=1.5e-4,
+            warmup=20,
+            instructed=0.5,
+            contrasted=SEARCH_TASKS,
+            contrastive_tokens=8192,
+            contrastive_weight=0.5,
         ),
     )
 

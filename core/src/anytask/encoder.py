@@ -181,9 +181,7 @@ class T5Encoder(nn.Module):
         self.config = config
         self.dropout = dropout
         self.embed_tokens = _uninitialised_embedding(config.vocab_size, config.d_model)
-        self.relative_attention_bias = _uninitialised_embedding(
-            config.relative_attention_num_buckets, config.num_heads
-        )
+        self.relative_attention_bias = _uninitialised_embedding(config.relative_attention_num_buckets, config.num_heads)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self._inference_bias: Tensor | None = None

@@ -96,10 +96,16 @@ def _from_hub(
     cache_dir: str | Path | None,
     local_files_only: bool,
 ) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted: list[str] = []
     reason = "local_files_only is set"
     if not local_files_only:
         try:
-            return _download(repo_id, revision, token, cache_dir)
+            wanted = _wanted_files(repo_id, revision, token)
+            return Path(
+                snapshot_download(repo_id, revision=revision, token=token, cache_dir=cache_dir, allow_patterns=wanted)
+            )
         except CheckpointError:
             raise
         except Exception as error:  # of huggingface_hub, of the HTTP library beneath it, or of the disk
@@ -111,9 +117,10 @@ def _from_hub(
                 ) from error
             reason = f"it can't be downloaded now ({type(error).__name__}: {message})"
     folder = _cached(repo_id, revision, cache_dir)
-    if folder is None:
+    if folder is None or not all((folder / name).is_file() for name in wanted):
+        extent = "not in" if folder is None else "only partly in"
         raise CheckpointError(
-            f"{repo_id!r} is not in the cache{f' {cache_dir}' if cache_dir else ''} and {reason}. Download it once "
+            f"{repo_id!r} is {extent} the cache{f' {cache_dir}' if cache_dir else ''} and {reason}. Download it once "
             f"with a network, give a folder, or use a bundled model ({', '.join(bundled_models()) or 'none'})"
         )
     if not local_files_only:
@@ -121,8 +128,9 @@ def _from_hub(
     return folder
 
 
-def _download(repo_id: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+def _wanted_files(repo_id: str, revision: str | None, token: str | bool | None) -> list[str]:
+    """Names of the files on the hub that are to be downloaded."""
+    from huggingface_hub import HfApi
 
     listing = HfApi(token=token).model_info(repo_id, revision=revision).siblings or []
     wanted = needed_files([file.rfilename for file in listing])
@@ -131,7 +139,7 @@ def _download(repo_id: str, revision: str | None, token: str | bool | None, cach
             f"{repo_id!r} on the hub holds no file of a checkpoint, found "
             f"{', '.join(file.rfilename for file in listing[:8]) or 'nothing'}; expected a sentence-transformers model"
         )
-    return Path(snapshot_download(repo_id, revision=revision, token=token, cache_dir=cache_dir, allow_patterns=wanted))
+    return wanted
 
 
 def _cached(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path | None:

@@ -41,7 +41,7 @@ EVERY_SETTING: dict[str, Any] = {
     "normalize": False,
     "truncate_dim": 32,
     "revision": "main",
-    "cache_dir": "models",
+    "cache_dir": "/models",
     "local_files_only": True,
     "token_env_var": "MODELS_TOKEN",
 }
@@ -162,12 +162,14 @@ class TestConfiguration:
         )
         assert function.get_config()["document_instruction"] == TOPIC
 
-    def test_a_folder_is_kept_by_its_absolute_path(
+    def test_folders_are_kept_by_their_absolute_paths(
         self, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(small_checkpoint.parent)
         for given in ("small", "./small", Path("small"), small_checkpoint):
             assert InstructorEmbeddingFunction(given).get_config()["model"] == str(small_checkpoint)
+        downloads = InstructorEmbeddingFunction(cache_dir="downloads").get_config()["cache_dir"]
+        assert downloads == str(small_checkpoint.parent / "downloads")
         (vector,) = InstructorEmbeddingFunction("small")(TEXTS[:1])
         assert vector.shape == (48,)
 

@@ -95,7 +95,7 @@ class InstructorEmbeddingFunction(EmbeddingFunction[Embeddable]):
             normalize=normalize,
             truncate_dim=truncate_dim,
             revision=revision,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+            cache_dir=None if cache_dir is None else str(Path(cache_dir).expanduser().absolute()),
             local_files_only=local_files_only,
         )
         self._token_env_var = token_env_var
