@@ -227,6 +227,8 @@ class TestModules:
             ({"out_features": "24"}, "'24'"),
             ({"out_features": 0}, "32 to 0"),
             ({"out_features": 25}, "size mismatch"),
+            ({"out_features": 10**15}, "size"),
+            ({"out_features": 10**30}, "asks for impossible sizes"),
             ({"bias": True}, "Missing key"),
         ],
         ids=str,
@@ -424,6 +426,7 @@ class Evil:
 
 
 class TestPytorchFiles:
+    @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
     def test_a_pickle_that_runs_code_is_refused_and_does_not_run(self, bin_folder: Path, tmp_path: Path) -> None:
         marker = tmp_path / "ran"
         tensors = torch.load(bin_folder / "pytorch_model.bin", weights_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Encoding, Tokenizer, processors
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from anytask.batching import TokenizedText
 from anytask.tokenization import CHUNK, InstructionTokenizer, end_token
@@ -215,6 +215,16 @@ class TestPool:
     ) -> None:
         assert "é" in plain.encode(instruction + text).tokens
         assert as_tuple(one(tokenizer, text, instruction)) == reference(plain, text, instruction, 512)
+
+    def test_fewer_tokens_together_than_the_instruction_has_alone(self) -> None:
+        vocabulary = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -1.0), ("e", -1.0), ("▁é", -1.0)]
+        composing = Tokenizer(models.Unigram(vocabulary, 0, byte_fallback=False))
+        composing.normalizer = normalizers.NFC()
+        composing.pre_tokenizer = pre_tokenizers.Metaspace()
+        composing.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+        tokenizer = InstructionTokenizer(composing, 512)
+        assert (len(tokenizer.instruction_tokens("e")), one(tokenizer, "\u0301", "e").ids.tolist()) == (2, [4, 1])
+        assert one(tokenizer, "\u0301", "e").pool_start in (0, 1)
 
     def test_an_instruction_that_ends_in_a_dropped_character(
         self, tokenizer: InstructionTokenizer, plain: ObservedTokenizer

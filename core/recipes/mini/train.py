@@ -37,30 +37,27 @@ WINDOW = 8192
 """Texts drawn at random that are sorted by length before they are cut into batches."""
 LONG = 32
 """Tokens from which on a text gets a document's instruction rather than a query's."""
-SEARCH_TASKS = frozenset(
+CONTRASTED = frozenset(
     {
         "boolq_question_passage",
         "eip_title_abstract",
         "medquad",
         "nq_qed",
         "openstax_exercise_solution",
+        "openstax_glossary",
         "openstax_section_paragraph",
         "pep_title_abstract",
         "pubmedqa_question_abstract",
         "pubmedqa_question_conclusion",
         "scitldr_title_abstract",
         "scitldr_tldr_abstract",
+        "snli_dev_test_triplets",
         "strategyqa_facts",
+        "wikisplit",
+        "wordnet_definitions",
     }
 )
-"""Tasks of finding a passage by a question or a title."""
-NEAR_TASKS = SEARCH_TASKS | {
-    "openstax_glossary",
-    "snli_dev_test_triplets",
-    "wikisplit",
-    "wordnet_definitions",
-}
-"""With definitions and paraphrases; commands, verses, entity names and sums pull the space away from search."""
+"""Tasks of the contrastive loss. Commands, verses, entity names and sums pull the space away from search."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,6 @@ class Stage:
     warmup: int
     instructed: float
     """Share of the distilled texts that stand behind an instruction."""
-    contrasted: frozenset[str] = frozenset()
-    """Tasks of the contrastive loss; none leaves it out."""
     contrastive_tokens: int = 0
     contrastive_weight: float = 0.0
 
@@ -157,7 +152,7 @@ class Trainer:
         for step in range(first, stage.steps):
             rng = np.random.default_rng([SEED, step, len(name)])
             packed, loss = self.distillation_step(next(batches), stage.instructed, rng)
-            if stage.contrasted:
+            if stage.contrastive_tokens:
                 contrasted, contrastive = self.contrastive_step(stage, rng)
                 packed, loss = packed + contrasted, loss + stage.contrastive_weight * contrastive
             optimizer.zero_grad(set_to_none=True)
@@ -177,7 +172,7 @@ class Trainer:
                     f"{name} {step + 1}/{stage.steps} loss {row[2]} {row[3]} tokens/s, {left:.0f} min left", flush=True
                 )
                 losses = []
-            if (step + 1) % 100 == 0 or step + 1 == stage.steps:
+            if (step + 1) % 250 == 0 or step + 1 == stage.steps:
                 state = {
                     "model": self.model.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -225,7 +220,7 @@ class Trainer:
     def contrastive_step(self, stage: Stage, rng: np.random.Generator) -> tuple[int, Tensor]:
         """Pairs of one task with its instructions; for retrieval, half the time with the general ones."""
         sizes = np.array([len(pairs) for pairs in self.store.pairs], dtype=float) ** 0.5
-        sizes *= [task["task"] in stage.contrasted for task in self.store.tasks]
+        sizes *= [task["task"] in CONTRASTED for task in self.store.tasks]
         task = rng.choice(len(sizes), p=sizes / sizes.sum())
         pairs = self.store.pairs[task]
         pairs = pairs[rng.permutation(len(pairs))]
@@ -278,7 +273,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--distil-steps", type=int, default=2700)
     parser.add_argument("--instruct-steps", type=int, default=700)
-    parser.add_argument("--search-steps", type=int, default=200)
+    parser.add_argument("--polish-steps", type=int, default=350)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -295,24 +290,11 @@ def main() -> None:
             learning_rate=4e-4,
             warmup=30,
             instructed=0.85,
-            contrasted=NEAR_TASKS,
             contrastive_tokens=2048,
             contrastive_weight=0.2,
         ),
     )
-    trainer.run(
-        "search",
-        Stage(
-            arguments.search_steps,
-            tokens=2048,
-            learning_rate=1.5e-4,
-            warmup=20,
-            instructed=0.5,
-            contrasted=SEARCH_TASKS,
-            contrastive_tokens=8192,
-            contrastive_weight=0.5,
-        ),
-    )
+    trainer.run("polish", Stage(arguments.polish_steps, tokens=4096, learning_rate=3e-4, warmup=20, instructed=1.0))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,14 +181,8 @@ def _write_json(path: Path, content: object) -> None:
 
 def _read_encoder(folder: Path, shape: T5Config) -> T5Encoder:
     state = encoder_state(read_weights(folder, "encoder"), shape, folder)
-    try:
-        with torch.device("meta"):
-            encoder = T5Encoder(shape)
-    except (RuntimeError, TypeError) as error:  # sizes beyond what a tensor can have
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{folder / 'config.json'} asks for impossible sizes: {reason}; download it again"
-        ) from error
+    with _sizes_of(folder / "config.json"):
+        encoder = T5Encoder(shape)
     _assign(encoder, state, folder)
     return encoder
 
@@ -198,10 +193,21 @@ def _read_dense(folder: Path, d_model: int) -> nn.Linear:
         name.removeprefix("linear."): unquantised(tensor, name, folder)
         for name, tensor in read_weights(folder, "dense layer").items()
     }
-    with torch.device("meta"):
+    with _sizes_of(folder / "config.json"):
         dense = nn.Linear(d_model, dimension, bias=bias)
     _assign(dense, weights, folder)
     return dense
+
+
+@contextmanager
+def _sizes_of(config: Path) -> Iterator[None]:
+    """Make modules without memory for their weights; CheckpointError when no tensor can have the sizes in `config`."""
+    try:
+        with torch.device("meta"):
+            yield
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{config} asks for impossible sizes: {reason}; download it again") from error
 
 
 def _assign(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
