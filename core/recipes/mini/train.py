@@ -1,5 +1,5 @@
 """Train `mini` from what `prepare.py` wrote: first the teacher's vectors, then the same from behind
-instructions together with INSTRUCTOR's contrastive task.
+instructions together with INSTRUCTOR's contrastive task, last the mean of two checkpoints.
 
     python core/recipes/mini/train.py --prepared build/mini --out build/mini/model
 
@@ -13,6 +13,7 @@ import argparse
 import csv
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from store import TextStore
 from torch import Tensor, nn
 
 from anytask.batching import PackedBatch
-from anytask.checkpoint import Checkpoint, save_checkpoint
+from anytask.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from anytask.encoder import T5Config, T5Encoder
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
 from anytask.pooling import SentenceHead
@@ -35,6 +36,8 @@ DIMENSION = 384
 MAX_TOKENS = 128
 WINDOW = 8192
 """Texts drawn at random that are sorted by length before they are cut into batches."""
+EXPORT_EVERY = 250
+"""Steps between checkpoints."""
 LONG = 32
 """Tokens from which on a text gets a document's instruction rather than a query's."""
 CONTRASTED = frozenset(
@@ -172,7 +175,7 @@ class Trainer:
                     f"{name} {step + 1}/{stage.steps} loss {row[2]} {row[3]} tokens/s, {left:.0f} min left", flush=True
                 )
                 losses = []
-            if (step + 1) % 250 == 0 or step + 1 == stage.steps:
+            if (step + 1) % EXPORT_EVERY == 0 or step + 1 == stage.steps:
                 state = {
                     "model": self.model.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -181,7 +184,7 @@ class Trainer:
                 }
                 torch.save(state, saved.with_suffix(".part"))
                 saved.with_suffix(".part").replace(saved)
-                self.export(self.out / name)
+                self.export(self.out / f"{name}-{step + 1}")
 
     def distillation_plan(self, stage: Stage, first: int):
         """Batches of taught texts of similar length, from windows of a new shuffle in each epoch."""
@@ -267,13 +270,24 @@ class Trainer:
         )
 
 
+def average(folders: Sequence[Path], out: Path) -> None:
+    """Write the checkpoint whose weights are the mean of several of one run: it is steadier than any of them."""
+    mean = load_checkpoint(folders[0])
+    others = [load_checkpoint(folder) for folder in folders[1:]]
+    for part in ("encoder", "head"):
+        states = [getattr(checkpoint, part).state_dict() for checkpoint in (mean, *others)]
+        getattr(mean, part).load_state_dict(
+            {name: sum(state[name].float() for state in states) / len(states) for name in states[0]}
+        )
+    save_checkpoint(mean, out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepared", type=Path, default=Path("build/mini"))
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--distil-steps", type=int, default=2700)
     parser.add_argument("--instruct-steps", type=int, default=700)
-    parser.add_argument("--polish-steps", type=int, default=350)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -294,7 +308,8 @@ def main() -> None:
             contrastive_weight=0.2,
         ),
     )
-    trainer.run("polish", Stage(arguments.polish_steps, tokens=4096, learning_rate=3e-4, warmup=20, instructed=1.0))
+    steps = (EXPORT_EVERY, arguments.instruct_steps)
+    average([arguments.out / f"instruct-{step}" for step in steps], arguments.out / "mini")
 
 
 if __name__ == "__main__":
