@@ -33,7 +33,7 @@ format: $(VENV)/.test ## let ruff rewrite what it can
 	@$(BIN)/ruff check -q --fix .
 	@$(BIN)/ruff format -q .
 
-bench: $(VENV)/.test ## speed, start-up and memory beside sentence-transformers
+bench: $(VENV)/.test ## speed and start-up beside sentence-transformers
 	@$(BIN)/python core/benchmarks/encode.py
 	@$(BIN)/python core/benchmarks/startup.py
 
