@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 import warnings
@@ -10,6 +11,7 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -148,16 +150,38 @@ class TestModel:
             "local_files_only": True,
         }
         seen: list[Any] = []
-        monkeypatch.setattr(Instructor, "from_pretrained", lambda *args, **options: seen.append((args, options)))
+        monkeypatch.setattr("anytask.embedder.load_shared", lambda *args, **options: seen.append((args, options)))
         Embedder(model="owner/name", **settings).load()
         assert seen == [(("owner/name",), settings)]
 
     def test_a_frozen_value(self) -> None:
-        embedder = Embedder(token="secret")
-        assert embedder == Embedder(token="secret") == pickle.loads(pickle.dumps(embedder))
-        assert "secret" not in repr(embedder)
+        embedder = Embedder(token="secret", truncate_dim=4)
+        assert embedder == Embedder(token="secret", truncate_dim=4)
         with pytest.raises(FrozenInstanceError):
             embedder.model = "other"  # type: ignore[misc]
+
+
+class TestToken:
+    SECRET = "hf_nobodyMayReadThis"
+
+    @pytest.mark.parametrize("dump", [repr, str, pickle.dumps, cloudpickle.dumps, lambda e: pickle.dumps([e] * 2)])
+    def test_is_in_no_dump(self, dump: Callable[[Embedder], object]) -> None:
+        assert self.SECRET not in str(dump(Embedder(token=self.SECRET)))
+
+    def test_stays_with_copies(self) -> None:
+        embedder = Embedder(token=self.SECRET)
+        for twin in (copy.copy(embedder), copy.deepcopy(embedder), copy.deepcopy([embedder])[0], replace(embedder)):
+            assert twin.token == self.SECRET
+
+    def test_a_pickle_is_the_same_but_for_the_token(self, folder: Path) -> None:
+        embedder = Embedder(model=str(folder), token=self.SECRET, truncate_dim=4)
+        again = pickle.loads(pickle.dumps(embedder))
+        assert again == replace(embedder, token=None)
+        assert again.load() is embedder.load()
+
+    @pytest.mark.parametrize("token", [True, False, None])
+    def test_what_is_no_secret_travels(self, token: bool | None) -> None:
+        assert pickle.loads(pickle.dumps(Embedder(token=token))).token is token
 
 
 class TestFingerprint:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ Matrix = npt.NDArray[np.float32]
 @dataclass(frozen=True, kw_only=True)
 class Embedder:
     """A model with the instructions for its queries and documents; light: the model is loaded by the first call.
+
+    A token is shown nowhere, and left out of pickles: who unpickles gets the hub's own (`HF_TOKEN`, the stored login).
+    Copies in the process keep it.
 
     Args:
         model: bundled name, folder or hub id.
@@ -49,8 +52,17 @@ class Embedder:
     local_files_only: bool = False
     token: str | bool | None = field(default=None, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "token": None if isinstance(self.token, str) else self.token}
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
     def load(self) -> Instructor:
-        """The model, one in memory for all embedders of the process with the same configuration."""
+        """The model, one in memory for all embedders of the process that lead to the same (see `load_shared`)."""
         return load_shared(
             self.model,
             device=self.device,

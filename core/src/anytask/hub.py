@@ -23,7 +23,7 @@ SMALL_FILE = re.compile(
 SPIECE_NAME = "spiece.model"
 SPIECE = re.compile(MODULE_FOLDER + re.escape(SPIECE_NAME))
 WEIGHTS = re.compile(
-    rf"(?P<folder>{MODULE_FOLDER})(?P<name>model|pytorch_model)(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?"
+    rf"(?P<folder>{MODULE_FOLDER})(?P<name>model-int8|model|pytorch_model)(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?"
 )
 
 

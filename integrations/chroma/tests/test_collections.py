@@ -15,8 +15,7 @@ from chromadb.api.types import Documents, EmbeddingFunction, Embeddings
 from chromadb.config import Settings
 from chromadb.errors import InvalidArgumentError
 
-from anytask import Instructor
-from anytask.shared import _models
+from anytask import Instructor, release_shared
 from chroma_anytask import InstructorEmbeddingFunction
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -186,13 +185,18 @@ class TestOpenedAgain:
         output = run_elsewhere(OPEN_WITHOUT_THE_IMPORT, tmp_path / "db")
         assert "Embedding function anytask_instructor not found" in output
 
-    def test_many_instances_share_one_model(self, on_disk: Open) -> None:
+    def test_many_instances_share_one_model(self, on_disk: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        loads: list[Any] = []
+        load = Instructor.from_pretrained
+        monkeypatch.setattr(
+            Instructor, "from_pretrained", lambda *args, **options: loads.append(args) or load(*args, **options)
+        )
+        release_shared()
         fill(on_disk(), InstructorEmbeddingFunction())
-        loaded = len(_models)
         collection = on_disk().get_collection("texts")
         for text in TEXTS:
             collection.query(query_texts=[text], n_results=1)
-        assert len(_models) == loaded
+        assert len(loads) == 1
 
     def test_get_or_create_with_and_without_the_function(self, on_disk: Open) -> None:
         function = InstructorEmbeddingFunction(document_instruction=TOPIC)

@@ -142,8 +142,12 @@ def test_the_order_of_documents_and_their_number_change_nothing(model: Instructo
 def test_settings_of_the_vectors(model: Instructor) -> None:
     raw = model.encode_query(QUERY, normalize=False)
     assert_equal(InstructorTextEmbedder(normalize=False).run(QUERY)["embedding"], raw)
-    assert_equal(InstructorTextEmbedder(normalize_embeddings=False).run(QUERY)["embedding"], raw)
-    assert_equal(InstructorTextEmbedder(normalize_embeddings=True).run(QUERY)["embedding"], model.encode_query(QUERY))
+    assert abs(np.linalg.norm(raw) - 1) > 0.1
+    for old in (True, False, None):  # Haystack's former setting changed nothing, and changes nothing
+        vector = InstructorTextEmbedder(normalize_embeddings=old).run(QUERY)["embedding"]
+        assert_equal(vector, model.encode_query(QUERY))
+    both = InstructorTextEmbedder(normalize_embeddings=False, normalize=False)
+    assert_equal(both.run(QUERY)["embedding"], raw)
     short = InstructorTextEmbedder(truncate_dim=16, batch_tokens=64).run(QUERY)["embedding"]
     assert_equal(short, model.encode_query(QUERY, truncate_dim=16))
 

@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import cloudpickle
 import numpy as np
 import pytest
+import yaml
 from haystack import Document, Pipeline
 from haystack.core.serialization import DeserializationCallbacks
 from haystack.utils import ComponentDevice, Secret
@@ -219,7 +221,7 @@ def test_a_setting_under_two_names(embedder: Any) -> None:
         embedder(instruction="A: ", **{own: "B: "})
     with pytest.raises(ValueError, match=f"instruction='' and {own}='B: '"):
         embedder(instruction="", **{own: "B: "})
-    with pytest.raises(ValueError, match="normalize_embeddings"):
+    with pytest.raises(ValueError, match="normalize_embeddings=True and normalize=False contradict"):
         embedder(normalize_embeddings=True, normalize=False)
 
 
@@ -260,10 +262,16 @@ def test_tokens_of_the_environment_go_by_their_name(embedder: Any, monkeypatch: 
     pipeline = Pipeline()
     pipeline.add_component("embedder", component)
     dumps = [repr(component), str(vars(component)), str(component.to_dict()), pipeline.dumps(), repr(pipeline)]
+    dumps += [str(dump(component)) for dump in (pickle.dumps, cloudpickle.dumps, yaml.dump)]
+    dumps += [repr(component.embedder), str(pickle.dumps(component.embedder)), json.dumps(component.to_dict())]
     assert all(SECRET not in dump for dump in dumps)
-    assert SECRET.encode() not in pickle.dumps(component)
-    assert SECRET not in repr(component.embedder)
     assert component.embedder.token == SECRET
+    assert copy.deepcopy(component).embedder.token == SECRET
+    again = pickle.loads(pickle.dumps(component))
+    assert again.embedder.token == SECRET  # of the environment that it is unpickled in
+    monkeypatch.delenv("HF_API_TOKEN")
+    assert again.embedder.token is None
+    assert again.embedder.load() is component.embedder.load()
 
 
 @both
@@ -271,9 +279,12 @@ def test_tokens_in_clear_leave_in_no_dump(embedder: Any) -> None:
     component = embedder(token=Secret.from_token(SECRET))
     pipeline = Pipeline()
     pipeline.add_component("embedder", component)
-    for dump in (component.to_dict, pipeline.to_dict, pipeline.dumps, lambda: pickle.dumps(component)):
+    for dump in (pickle.dumps, cloudpickle.dumps, yaml.dump):
         with pytest.raises(ValueError, match="Cannot serialize token-based secret"):
-            dump()
+            dump(component)
+    for dump_pipeline in (component.to_dict, pipeline.to_dict, pipeline.dumps):
+        with pytest.raises(ValueError, match="Cannot serialize token-based secret"):
+            dump_pipeline()
     assert SECRET not in repr(component) + str(vars(component)) + repr(pipeline) + repr(component.embedder)
     assert copy.deepcopy(component).embedder.token == SECRET
 
@@ -357,6 +368,7 @@ def test_one_model_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     release_shared()
     components: list[Any] = [InstructorTextEmbedder(instruction=f"{number}: ") for number in range(8)]
     components += [InstructorDocumentEmbedder(truncate_dim=8 + number) for number in range(8)]
+    components += [InstructorTextEmbedder(token=Secret.from_token(f"hf_{number}")) for number in range(8)]
     components += [copy.deepcopy(component) for component in components]
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda component: component.warm_up(), components))

@@ -1,10 +1,11 @@
 """64 queries at once: `aembed_query` in one event loop beside threads that call `embed_query`.
 
-    python integrations/langchain/benchmarks/async_throughput.py [--model mini] [--calls 64] [--rounds 7]
+    python integrations/langchain/benchmarks/async_throughput.py [--model mini] [--calls 64] [--rounds 15]
 
 Queries are the first sentences of the standard library's docstrings, other ones in each round; both ways take turns
-and embed the same. Beside the throughput stands the longest time for which a coroutine that does nothing but
-`asyncio.sleep(0.001)` wasn't resumed, also for an event loop that calls `embed_query` itself. Vectors are compared too.
+and embed the same. Printed are the median throughput; its ratio to the threads' in the same round, as median and range
+over the rounds; and the longest time for which a coroutine that does nothing but `asyncio.sleep(0.001)` wasn't resumed,
+also for an event loop that calls `embed_query` itself. Vectors are compared too.
 """
 
 from __future__ import annotations
@@ -78,9 +79,9 @@ def ways(embeddings: InstructorEmbeddings, calls: int) -> dict[str, Way]:
         return vectors
 
     return {
-        f"{calls} x await aembed_query": lambda texts: asyncio.run(longest_pause(together(texts))),
-        f"{calls} threads, embed_query": lambda texts: (list(pool.map(embeddings.embed_query, texts)), None),
-        "embed_query in the event loop": lambda texts: asyncio.run(longest_pause(one_by_one(texts))),
+        f"{calls} x await": lambda texts: asyncio.run(longest_pause(together(texts))),
+        f"{calls} threads": lambda texts: (list(pool.map(embeddings.embed_query, texts)), None),
+        "sync in the loop": lambda texts: asyncio.run(longest_pause(one_by_one(texts))),
     }
 
 
@@ -99,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--calls", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1, help="torch's threads within one computation")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -119,11 +120,15 @@ def main() -> None:
             np.testing.assert_allclose(vectors, reference, atol=1e-4)
             if pause is not None:
                 pauses[name].append(pause)
-    table = Table("", "queries/s", "longest pause of the loop", title=f"{arguments.model}, {machine()}")
+    table = Table("", "queries/s", "times the threads'", "longest pause", title=f"{arguments.model}, {machine()}")
     for name, times in seconds.items():
         rate = arguments.calls / statistics.median(times)
+        ratios = sorted(
+            theirs / ours for theirs, ours in zip(seconds[f"{arguments.calls} threads"], times, strict=True)
+        )
+        ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         pause = f"{1000 * statistics.median(pauses[name]):.0f} ms" if pauses[name] else ""
-        table.add_row(name, f"{rate:.0f}", pause)
+        table.add_row(name, f"{rate:.0f}", ratio, pause)
     Console().print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def test_one_model_however_many_instances(embeddings: InstructorEmbeddings) -> N
         copy.deepcopy(embeddings),
         embeddings.model_copy(update={"document_instruction": INSTRUCTION}),
         InstructorEmbeddings.model_validate(embeddings.model_dump()),
+        InstructorEmbeddings(token="hf_other", cache_dir="elsewhere", local_files_only=True),
+        pickle.loads(pickle.dumps(embeddings)),
     ]
     assert all(other.load() is model for other in others)
     assert InstructorEmbeddings(dtype="bfloat16").load() is not model

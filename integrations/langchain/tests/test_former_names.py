@@ -27,6 +27,7 @@ def test_all_former_arguments(
         cache_folder=str(hub_cache),
         model_kwargs={"device": "cpu", "revision": revision},
         encode_kwargs={"normalize_embeddings": True, "batch_size": 2, "show_progress_bar": True},
+        show_progress=True,
     )
     documents, query = embeddings.embed_documents(texts), embeddings.embed_query(texts[0])
     np.testing.assert_allclose(documents, model.encode([[EMBED, text] for text in texts]), atol=1e-5)
@@ -80,6 +81,13 @@ def test_vectors_are_of_unit_length_as_those_of_the_released_checkpoints(texts: 
     np.testing.assert_allclose(np.linalg.norm(embeddings.embed_documents(texts), axis=1), 1, atol=1e-5)
 
 
+def test_raw_vectors_by_the_setting_of_today_alone(texts: list[str], model: Instructor) -> None:
+    embeddings = HuggingFaceInstructEmbeddings(normalize=False, encode_kwargs={"normalize_embeddings": False})
+    raw = model.encode_document(texts, normalize=False)
+    np.testing.assert_allclose(embeddings.embed_documents(texts), raw, rtol=1e-4, atol=1e-5)
+    assert np.abs(np.linalg.norm(raw, axis=1) - 1).min() > 0.1
+
+
 @pytest.mark.parametrize(
     ("former", "message"),
     [
@@ -94,6 +102,10 @@ def test_vectors_are_of_unit_length_as_those_of_the_released_checkpoints(texts: 
         ({"device": "cpu", "model_kwargs": {"device": "cuda"}}, r"device is given twice.*model_kwargs\['device'\]"),
         ({"embed_instruction": EMBED, "document_instruction": QUERY}, "document_instruction is given twice"),
         ({"model_kwargs": "cpu"}, "model_kwargs must be a dict, got str"),
+        (
+            {"normalize": False, "encode_kwargs": {"normalize_embeddings": True}},
+            r"encode_kwargs\['normalize_embeddings'\]=True and normalize=False contradict",
+        ),
     ],
 )
 def test_what_has_no_counterpart_is_explained(former: dict[str, Any], message: str) -> None:

@@ -14,6 +14,7 @@ from llama_index.core.schema import TextNode
 from llama_index.embeddings.anytask import InstructorEmbedding
 
 from anytask import CheckpointError, Instruction, Instructor
+from anytask.hub import BUNDLED
 
 QUERY = "Represent the gardening question for retrieving supporting documents: "
 DOCUMENT = "Represent the gardening document for retrieval: "
@@ -124,7 +125,7 @@ def test_one_model_for_all_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     original = Instructor.from_pretrained
     monkeypatch.setattr(
-        Instructor, "from_pretrained", lambda name, **options: loads.append(name) or original(name, **options)
+        Instructor, "from_pretrained", lambda folder, **options: loads.append(folder) or original(folder, **options)
     )
     embed_model = InstructorEmbedding(max_length=93, query_instruction=QUERY)
     assert loads == []
@@ -136,10 +137,11 @@ def test_one_model_for_all_copies(monkeypatch: pytest.MonkeyPatch) -> None:
         pickle.loads(pickle.dumps(embed_model)),
         InstructorEmbedding.from_dict(embed_model.to_dict()),
         InstructorEmbedding(max_length=93, embed_batch_size=7, num_workers=2),
+        InstructorEmbedding(max_length=93, token="hf_other", cache_dir="elsewhere", local_files_only=True),
     ]
     for other in others:
         other.get_query_embedding("a fern")
-    assert loads == ["mini"]
+    assert loads == [BUNDLED / "mini"]
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "\x00", "שלום 🌱"])

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import llama_index.embeddings
-import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.embeddings import anytask
 
@@ -30,10 +27,3 @@ def test_is_a_typed_part_of_the_namespace() -> None:
     source = PACKAGE / "src" / "llama_index"
     assert not (source / "__init__.py").exists()
     assert not (source / "embeddings" / "__init__.py").exists()
-
-
-@pytest.mark.slow
-def test_a_typed_consumer_passes_mypy() -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "tests/consumer.py"]
-    run = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr

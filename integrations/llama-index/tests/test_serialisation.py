@@ -8,7 +8,9 @@ import pickle
 import threading
 from typing import Any
 
+import cloudpickle
 import pytest
+import yaml
 from llama_index.core.bridge.pydantic import ValidationError
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.storage.kvstore import SimpleKVStore
@@ -92,8 +94,13 @@ def test_a_store_is_no_setting_but_travels_in_a_pickle() -> None:
         lambda embed_model: embed_model.to_json(),
         lambda embed_model: embed_model.model_dump(),
         lambda embed_model: embed_model.model_dump_json(),
-        lambda embed_model: pickle.dumps(embed_model),
+        pickle.dumps,
+        cloudpickle.dumps,
+        yaml.dump,
+        vars,
         lambda embed_model: pickle.dumps(copy.deepcopy(embed_model)),
+        lambda embed_model: embed_model._embedder,
+        lambda embed_model: pickle.dumps(embed_model._embedder),
         repr,
         str,
     ],
@@ -110,7 +117,16 @@ def test_the_token_stays_with_copies_of_this_process() -> None:
     assert embed_model._embedder.token == SECRET
     assert copy.deepcopy(embed_model)._embedder.token == SECRET
     assert embed_model.model_copy(update={"query_instruction": ""})._embedder.token == SECRET
+    assert copy.copy(embed_model)._embedder.token == SECRET
     assert pickle.loads(pickle.dumps(InstructorEmbedding(token=True))).token is True
+
+
+def test_a_pickle_is_the_same_but_for_the_token() -> None:
+    embed_model = InstructorEmbedding(token=SECRET)
+    again = pickle.loads(pickle.dumps(embed_model))
+    assert again.token is None
+    assert again.to_dict() == embed_model.to_dict()
+    assert again.get_query_embedding("a fern") == embed_model.get_query_embedding("a fern")
 
 
 @pytest.mark.parametrize("settings", [{"token": SECRET, "dtype": "float31"}, {"tokn": SECRET}, {"token": [SECRET]}])

@@ -77,8 +77,8 @@ class InstructorEmbeddings(Serializable, Embeddings):
     local_files_only: bool = False
     """Never go to the network."""
     token: SecretStr | bool | None = Field(default=None, exclude=True)
-    """Hugging Face token of a private repository; left out of every dump. None takes `HF_TOKEN` or the stored one,
-    False takes none."""
+    """Hugging Face token of a private repository; left out of every dump, pickles too. None takes `HF_TOKEN` or the
+    stored one, False takes none."""
     show_progress: bool = False
     """Draw a progress bar on standard error in `embed_documents`."""
 
@@ -176,6 +176,13 @@ class InstructorEmbeddings(Serializable, Embeddings):
             side: "document" for `embed_documents`, "query" for `embed_query`.
         """
         return self._embedder().fingerprint(side)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickles are dumps as well: the one who unpickles takes `HF_TOKEN`. Copies in the process keep the token."""
+        state = super().__getstate__()
+        if isinstance(self.token, SecretStr):
+            state["__dict__"] = {**state["__dict__"], "token": None}
+        return state
 
     def _embedder(self) -> Embedder:
         token = self.token.get_secret_value() if isinstance(self.token, SecretStr) else self.token

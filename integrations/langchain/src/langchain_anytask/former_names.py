@@ -27,7 +27,8 @@ hands on to transformers) and of `encode_kwargs`.
 
 None: no vector depends on it. Batches are formed by `batch_tokens`, the result is always lists of floats, and no code
 of a checkpoint is run, permitted or not. `normalize_embeddings` had no effect with the released INSTRUCTOR and GTR
-checkpoints, whose last module is Normalize: their vectors were of unit length, as they are here.
+checkpoints, whose last module is Normalize: their vectors were of unit length, as they are here. Raw ones are had by
+`normalize=False` alone.
 """
 ONLY_VALUE = {"backend": "torch", "output_value": "sentence_embedding", "precision": "float32"}
 
@@ -50,7 +51,12 @@ def to_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
     model_kwargs.pop("model_kwargs", None)
     _move(fields, model_kwargs, MODEL_ENTRIES, "model_kwargs")
     _move(fields, loading, LOADING_ENTRIES, "model_kwargs['model_kwargs']")
-    _move(fields, _entries(arguments, "encode_kwargs"), ENCODE_ENTRIES, "encode_kwargs")
+    encoding = _entries(arguments, "encode_kwargs")
+    _move(fields, encoding, ENCODE_ENTRIES, "encode_kwargs")
+    if encoding.get("normalize_embeddings") and fields.get("normalize") is False:
+        raise ValueError(
+            "encode_kwargs['normalize_embeddings']=True and normalize=False contradict each other; leave one out"
+        )
     return fields
 
 

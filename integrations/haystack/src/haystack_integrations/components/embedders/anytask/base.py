@@ -30,8 +30,9 @@ class InstructorEmbedder:
             and "" embeds without an instruction.
         batch_size: accepted for existing code, without effect: batches are formed by `batch_tokens`.
         progress_bar: draw a bar over the documents on standard error; a single text and `run_async` have none.
-        normalize_embeddings: Haystack's name of `normalize`, in whose place it stands when given.
-        normalize: give unit vectors.
+        normalize_embeddings: accepted for existing code, without effect, as it was with the released checkpoints: they
+            end in a Normalize module, so that their vectors were of unit length either way.
+        normalize: give unit vectors; False gives raw ones.
         truncate_dim: keep this many leading dimensions (then normalise).
         dtype: "float32", "bfloat16" or "float16": precision of the matrix products.
         max_length: most tokens of a text with its instruction; None takes the checkpoint's.
@@ -42,7 +43,7 @@ class InstructorEmbedder:
 
     Raises:
         TypeError: `device` is no `ComponentDevice`, or `token` no `Secret`.
-        ValueError: `device` is a map of several devices, or a setting has different values under its two names.
+        ValueError: `device` is a map of several devices, or two settings contradict each other.
     """
 
     model: str | os.PathLike[str] = "mini"
@@ -91,9 +92,7 @@ class InstructorEmbedder:
                 "give one of them"
             )
         if self.normalize_embeddings and not self.normalize:
-            raise ValueError(
-                "normalize_embeddings=True and normalize=False are two names of one setting; give one of them"
-            )
+            raise ValueError("normalize_embeddings=True and normalize=False contradict each other; leave one out")
 
     @property
     def embedder(self) -> Embedder:
@@ -106,7 +105,7 @@ class InstructorEmbedder:
             dtype=self.dtype,
             max_length=self.max_length,
             batch_tokens=self.batch_tokens,
-            normalize=self.normalize if self.normalize_embeddings is None else self.normalize_embeddings,
+            normalize=self.normalize,
             truncate_dim=self.truncate_dim,
             revision=self.revision,
             cache_dir=None if self.cache_dir is None else os.fspath(self.cache_dir),

@@ -1,4 +1,4 @@
-"""What a user's typed code looks like; mypy checks it."""
+"""What users write, for mypy: see test_typing.py."""
 
 from __future__ import annotations
 
