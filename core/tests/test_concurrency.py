@@ -361,7 +361,11 @@ def run_python(*arguments: object, **environment: str) -> str:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # its forks too
             raise
-    unexpected = [line for line in errors.splitlines() if not line.startswith(("huggingface/tokenizers", "\t"))]
+    unexpected = [
+        line
+        for line in errors.splitlines()
+        if not line.startswith(("huggingface/tokenizers", "To disable this warning", "\t"))
+    ]
     assert process.returncode == 0, errors
     assert not unexpected, errors
     return output

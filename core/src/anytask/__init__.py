@@ -1,10 +1,14 @@
 """anytask: INSTRUCTOR embeddings (arXiv 2212.09741). One model, and the embedding that each task needs."""
 
-from anytask.embedder import Embedder
-from anytask.errors import CheckpointError
-from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION, Instruction
-from anytask.model import Instructor
-from anytask.shared import load_shared, release_shared
+from anytask.threads import import_torch_without_spinning
+
+import_torch_without_spinning()
+
+from anytask.embedder import Embedder  # noqa: E402
+from anytask.errors import CheckpointError  # noqa: E402
+from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION, Instruction  # noqa: E402
+from anytask.model import Instructor  # noqa: E402
+from anytask.shared import load_shared, release_shared  # noqa: E402
 
 __version__ = "0.1.0"
 

@@ -10,6 +10,11 @@
     3_Normalize/
 
 A plain T5 folder without modules.json is an encoder with mean pooling and no dense layer.
+
+A folder saved from a model of int8 matrices holds them as such in model-int8.safetensors: beside each `...weight`
+[out, in] lies `...weight_scale` [out], float32, and the matrix is their product. Its config.json says
+`"quantization_config": {"quant_method": "anytask-int8"}`. This package alone reads it; transformers and
+sentence-transformers look for model.safetensors, and say that it isn't there.
 """
 
 from __future__ import annotations
@@ -31,10 +36,12 @@ from torch import nn
 from anytask.configuration import (
     DEFAULT_MAX_LENGTH,
     IDENTITY,
+    INT8_METHOD,
     MODULE_KINDS,
     check_pooling,
     dense_shape,
     encoder_shape,
+    is_int8,
     length_limit,
     module_folders,
     names_in,
@@ -42,11 +49,22 @@ from anytask.configuration import (
     read_json,
     read_prompts,
 )
+from anytask.cpu_encoder import CpuEncoder, float_state
 from anytask.encoder import T5Config, T5Encoder
 from anytask.errors import CheckpointError
 from anytask.pooling import SentenceHead
 from anytask.tokenization import end_token
-from anytask.weights import encoder_state, published_state, read_weights, unquantised
+from anytask.weights import (
+    INT8_FILE,
+    SCALE,
+    WEIGHTS_FILE,
+    encoder_state,
+    is_quantised,
+    published_state,
+    read_int8_weights,
+    read_weights,
+    unquantised,
+)
 
 
 @dataclass
@@ -54,6 +72,7 @@ class Checkpoint:
     """A model in parts, and what of its files is kept as it was for saving."""
 
     encoder: T5Encoder
+    """Of its weights alone, none where there is a `packed` one."""
     head: SentenceHead
     tokenizer: Tokenizer
     max_length: int = DEFAULT_MAX_LENGTH
@@ -61,10 +80,16 @@ class Checkpoint:
     config: dict[str, Any] = field(default_factory=dict)
     """The transformer's whole `config.json`."""
     tokenizer_config: dict[str, Any] = field(default_factory=dict)
+    packed: CpuEncoder | None = None
+    """The encoder as it runs on a CPU."""
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint folder, whole or not at all; weights in the precision they are stored in.
+def load_checkpoint(folder: Path, pack: torch.dtype | None = None) -> Checkpoint:
+    """Read a checkpoint folder, whole or not at all.
+
+    Args:
+        pack: give a `packed` encoder of this precision, or of int8 where that is what is stored, without ever holding
+            all weights twice. None gives the weights as they are stored, or int8 ones in float32.
 
     Raises:
         CheckpointError: a file is missing, unreadable or not what a T5 sentence encoder has.
@@ -75,10 +100,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     shape = encoder_shape(config, transformer / "config.json")
     if "Pooling" in modules:
         check_pooling(modules["Pooling"] / "config.json")
+    encoder, scales = _read_encoder(transformer, shape, is_int8(config))
+    packed = None
+    if pack is not None:
+        state: dict[str, torch.Tensor] = {**encoder.state_dict(), **scales}
+        scales.clear()
+        with torch.device("meta"):
+            encoder = T5Encoder(shape)  # lets go of the weights, which `state` alone holds now
+        packed = CpuEncoder(shape, state, pack)
+    elif scales:
+        encoder.load_state_dict(float_state({**encoder.state_dict(), **scales}), assign=True)
     return Checkpoint(
-        encoder=_read_encoder(transformer, shape),
+        encoder=encoder.requires_grad_(),
+        packed=packed,
         head=SentenceHead(_read_dense(modules["Dense"], shape.d_model) if "Dense" in modules else None),
-        tokenizer=_read_tokenizer(transformer, shape.vocab_size),
+        tokenizer=_read_fitting_tokenizer(transformer, shape.vocab_size),
         max_length=length_limit(folder, transformer),
         prompts=read_prompts(folder / "config_sentence_transformers.json"),
         config=config,
@@ -86,14 +122,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, workspace: Path | None = None) -> None:
     """Write a folder that this package, sentence-transformers and transformers read, weights as they are in memory.
 
-    The folder appears whole: it is written beside itself under a temporary name. In a folder that exists its files
-    are replaced one by one, others stay.
+    The folder appears whole: it is written under a temporary name, beside itself or in `workspace` on the same disk.
+    In a folder that exists its files are replaced one by one, others stay.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=workspace or folder.parent))
     try:
         _write_files(checkpoint, partial)
         partial.chmod(0o755)
@@ -136,7 +172,8 @@ def _write_files(checkpoint: Checkpoint, folder: Path) -> None:
     )
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer.to_str(), "utf-8")
     shape = checkpoint.encoder.config
-    _write_weights(folder, published_state(checkpoint.encoder.state_dict(), shape))
+    state = (checkpoint.packed or checkpoint.encoder).state_dict()
+    _write_weights(folder, published_state(state, shape), INT8_FILE if is_quantised(state) else WEIGHTS_FILE)
     for kind in kinds[1:]:
         (folder / paths[kind]).mkdir()
     _write_json(
@@ -164,13 +201,18 @@ def _write_files(checkpoint: Checkpoint, folder: Path) -> None:
 
 def _config_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """The transformer's configuration, with the precision that its weights have now: others load them in it."""
-    dtype = str(checkpoint.encoder.embed_tokens.weight.dtype).removeprefix("torch.")
-    return {**{name: value for name, value in checkpoint.config.items() if name != "dtype"}, "torch_dtype": dtype}
+    packed = checkpoint.packed
+    dtype = packed.table_dtype if packed else checkpoint.encoder.embed_tokens.weight.dtype
+    config = {name: value for name, value in checkpoint.config.items() if name not in ("dtype", "quantization_config")}
+    config["torch_dtype"] = str(dtype).removeprefix("torch.")
+    if packed is not None and packed.dtype == torch.int8:
+        config["quantization_config"] = {"quant_method": INT8_METHOD}
+    return config
 
 
-def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], name: str = WEIGHTS_FILE) -> None:
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    path = folder / "model.safetensors"
+    path = folder / name
     save_file(contiguous, path, metadata={"format": "pt"})
     path.chmod(0o644)  # safetensors leaves it readable to its owner only
 
@@ -179,12 +221,21 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _read_encoder(folder: Path, shape: T5Config) -> T5Encoder:
-    state = encoder_state(read_weights(folder, "encoder"), shape, folder)
+def _read_encoder(folder: Path, shape: T5Config, int8: bool) -> tuple[T5Encoder, dict[str, torch.Tensor]]:
+    """The encoder, and the scales of its matrices where these are int8."""
+    state = encoder_state(read_int8_weights(folder) if int8 else read_weights(folder, "encoder"), shape, folder, int8)
+    scales = {name: state.pop(name) for name in [name for name in state if name.endswith(SCALE)]}
     with _sizes_of(folder / "config.json"):
-        encoder = T5Encoder(shape)
+        encoder = T5Encoder(shape).requires_grad_(False)
     _assign(encoder, state, folder)
-    return encoder
+    for name, scale in scales.items():
+        rows = len(state[name.removesuffix("_scale")])
+        if scale.shape != (rows,) or not torch.isfinite(scale).all():
+            raise CheckpointError(
+                f"{folder} holds {name} of shape {tuple(scale.shape)}, expected {rows} finite numbers; "
+                "download it again"
+            )
+    return encoder, scales
 
 
 def _read_dense(folder: Path, d_model: int) -> nn.Linear:
@@ -220,10 +271,20 @@ def _assign(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> 
         ) from error
 
 
-def _read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a transformer's folder.
+
+    Raises:
+        CheckpointError: there is no `tokenizer.json` or `spiece.model`, or it is not of T5's kind.
+    """
     path = next((folder / name for name in ("tokenizer.json", "spiece.model") if (folder / name).is_file()), None)
     if path is None:
         raise CheckpointError(f"no tokenizer.json (or spiece.model) in {folder}, found {names_in(folder)}")
+    return read_tokenizer_file(path)
+
+
+def read_tokenizer_file(path: Path) -> Tokenizer:
+    """As `read_tokenizer`, from the file itself."""
     if path.name == "spiece.model":
         tokenizer = _convert_sentencepiece(path)
     else:
@@ -232,14 +293,25 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
         except Exception as error:  # tokenizers raises plain Exception
             raise CheckpointError(f"{path} is no tokenizer of the tokenizers library: {error}") from error
     try:
-        end = end_token(tokenizer)
+        end_token(tokenizer)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    last = max(end, tokenizer.get_vocab_size(with_added_tokens=False) - 1, *tokenizer.get_added_tokens_decoder())
-    if last >= vocab_size:
+    return tokenizer
+
+
+def embedding_rows(tokenizer: Tokenizer) -> int:
+    """The fewest rows of an embedding table that has one for each of the tokenizer's ids."""
+    last = tokenizer.get_vocab_size(with_added_tokens=False) - 1
+    return 1 + max(end_token(tokenizer), last, *tokenizer.get_added_tokens_decoder())
+
+
+def _read_fitting_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    tokenizer = read_tokenizer(folder)
+    rows = embedding_rows(tokenizer)
+    if rows > vocab_size:
         raise CheckpointError(
-            f"{path} has token ids up to {last}, the encoder beside it embeds {vocab_size} tokens; "
-            "they are not of the same checkpoint"
+            f"the tokenizer in {folder} has token ids up to {rows - 1}, the encoder beside it embeds {vocab_size} "
+            "tokens; they are not of the same checkpoint"
         )
     return tokenizer
 

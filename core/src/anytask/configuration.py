@@ -16,6 +16,8 @@ DEFAULT_MAX_LENGTH = 512
 LENGTH_OF_NO_LIMIT = 1_000_000
 """transformers writes an enormous `model_max_length` for a tokenizer without a limit."""
 SHAPE_FIELDS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+INT8_METHOD = "anytask-int8"
+"""How `quantization_config` in `config.json` names matrices of bytes with a scale for each row."""
 IDENTITY = "torch.nn.modules.linear.Identity"
 TANH = "torch.nn.modules.activation.Tanh"
 
@@ -108,6 +110,12 @@ def encoder_shape(config: Mapping[str, Any], path: Path) -> T5Config:
             f"{path} asks for the feed-forward {projection!r}; known are {', '.join(ACTIVATIONS)}, each also gated"
         )
     return shape
+
+
+def is_int8(config: Mapping[str, Any]) -> bool:
+    """Whether the encoder's matrices are stored as int8 with scales."""
+    quantisation = config.get("quantization_config")
+    return isinstance(quantisation, dict) and quantisation.get("quant_method") == INT8_METHOD
 
 
 def check_pooling(path: Path) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def gelu_new(x: Tensor) -> Tensor:
@@ -109,15 +110,17 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.d_model, 3 * inner, bias=False)
         self.o = nn.Linear(inner, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, position_bias: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
-        """x [T, d_model] and position_bias [H, >=L, >=L] to [T, d_model]."""
+    def forward(
+        self, x: Tensor, biases: Sequence[Tensor], groups: Sequence[LengthGroup], dropout: float = 0.0
+    ) -> Tensor:
+        """x [T, d_model] and each group's bias [H, L, L] to [T, d_model]; `dropout` is of the attention weights."""
         qkv = self.qkv(x).view(-1, 3, self.num_heads, self.d_kv)
         contexts = []
-        for group in groups:
+        for group, bias in zip(groups, biases, strict=True):
             shape = (group.count, group.length, 3, self.num_heads, self.d_kv)
             q, k, v = qkv[group.rows].view(shape).permute(2, 0, 3, 1, 4)  # [N, H, L, K] each
-            bias = position_bias[None, :, : group.length, : group.length].to(q.dtype)
-            context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+            mask = bias[None].to(q.dtype)
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=1.0)
             contexts.append(context.transpose(1, 2).reshape(-1, self.num_heads * self.d_kv))
         out: Tensor = self.o(torch.cat(contexts))
         return out
@@ -133,17 +136,27 @@ class FeedForward(nn.Module):
         self.wi = nn.Linear(config.d_model, config.d_ff * (2 if config.is_gated else 1), bias=False)
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[T, d_model] to [T, d_model]."""
+    def forward(self, x: Tensor, dropout: float = 0.0) -> Tensor:
+        """[T, d_model] to [T, d_model]; `dropout` is of the activations."""
         hidden = self.wi(x)
         if self.is_gated:
             gate, linear = hidden.chunk(2, dim=-1)
             hidden = self.activation(gate) * linear
         else:
             hidden = self.activation(hidden)
-        if not torch.is_autocast_enabled(hidden.device.type):
-            hidden = hidden.to(self.wo.weight.dtype)
-        out: Tensor = self.wo(hidden)
+        return self._project(F.dropout(hidden, dropout))
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        """`wo`, in float32 where float16 is asked for: T5's overflows there."""
+        device = hidden.device.type
+        out: Tensor
+        if not torch.is_autocast_enabled(device):
+            out = self.wo(hidden.to(self.wo.weight.dtype))
+        elif torch.get_autocast_dtype(device) != torch.float16:
+            out = self.wo(hidden)
+        else:
+            with torch.autocast(device, enabled=False):
+                out = self.wo(hidden.float())
         return out
 
 
@@ -157,13 +170,13 @@ class Block(nn.Module):
         self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, position_bias: Tensor, groups: Sequence[LengthGroup], dropout: float) -> Tensor:
+    def forward(self, x: Tensor, biases: Sequence[Tensor], groups: Sequence[LengthGroup], dropout: float) -> Tensor:
         """x [T, d_model] float32 to the same; sub-layers compute in the precision of their weights."""
         dtype = self.attention.qkv.weight.dtype
-        attended = self.attention(self.attention_norm(x).to(dtype), position_bias, groups)
-        x = x + F.dropout(attended, dropout, self.training)
-        fed = self.feed_forward(self.feed_forward_norm(x).to(dtype))
-        return x + F.dropout(fed, dropout, self.training)
+        attended = self.attention(self.attention_norm(x).to(dtype), biases, groups, dropout)
+        x = x + F.dropout(attended, dropout)
+        fed = self.feed_forward(self.feed_forward_norm(x).to(dtype), dropout)
+        return x + F.dropout(fed, dropout)
 
 
 def _uninitialised_embedding(rows: int, columns: int) -> nn.Embedding:
@@ -174,7 +187,15 @@ def _uninitialised_embedding(rows: int, columns: int) -> nn.Embedding:
 
 
 class T5Encoder(nn.Module):
-    """T5's encoder over packed tokens. The residual stream and the norms are float32 in every precision."""
+    """T5's encoder over packed tokens. The residual stream and the norms are float32 in every lower precision.
+
+    Args:
+        config: the shape.
+        dropout: in training, of embeddings, attention weights, activations and the layers' outputs, as in T5.
+    """
+
+    gradient_checkpointing = False
+    """Whether training keeps only the layers' inputs and computes the rest again in the backward pass."""
 
     def __init__(self, config: T5Config, dropout: float = 0.0) -> None:
         super().__init__()
@@ -203,9 +224,10 @@ class T5Encoder(nn.Module):
         """The first layer's relative position bias for all layers, [H, length', length'] with length' >= length.
 
         The bias depends on the distance alone, so the corner of a longer text's bias is a shorter text's: without
-        gradients one matrix, grown in powers of two, serves every length.
+        gradients one matrix, grown in powers of two, serves every length and every batch; in training, where the
+        weights move between batches, it is computed for each.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or self.training:
             return self._compute_position_bias(length)
         bias = self._inference_bias
         if bias is None or bias.shape[-1] < length or bias.device != self.final_norm.weight.device:
@@ -234,11 +256,17 @@ class T5Encoder(nn.Module):
             [T, d_model] float32, the last layer's normed output.
         """
         position_bias = self.position_bias(max(group.length for group in groups))
-        x = F.dropout(self.embed_tokens(token_ids).float(), self.dropout, self.training)
+        # Cut once for all layers: in the backward pass each cut costs a gradient of the whole's size.
+        biases = [position_bias[:, : group.length, : group.length] for group in groups]
+        dropout = self.dropout if self.training else 0.0
+        embedded = self.embed_tokens(token_ids)
+        x = F.dropout(embedded.to(torch.promote_types(embedded.dtype, torch.float32)), dropout)
         for block in self.blocks:
-            x = block(x, position_bias, groups, self.dropout)
-        x = self.final_norm(x)
-        return F.dropout(x, self.dropout, self.training)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, biases, groups, dropout, use_reentrant=False)
+            else:
+                x = block(x, biases, groups, dropout)
+        return F.dropout(self.final_norm(x), dropout)
 
     def train(self, mode: bool = True) -> T5Encoder:
         self._inference_bias = None

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from anytask.batching import TokenizedText, pack, plan_batches
-from anytask.encoder import T5Encoder
+from anytask.cpu_encoder import CPU_DTYPES, CpuEncoder, float_state
+from anytask.encoder import T5Config, T5Encoder
 from anytask.pooling import SentenceHead
+from anytask.threads import step_threads
 
 logger = logging.getLogger(__name__)
 
-CPU_BATCH_TOKENS = 1024
-"""512 to 1,024 tokens a step are equally fast on a CPU; larger activations leave the cache."""
+CPU_ACTIVATION = 1 << 20
+"""Elements of a step's largest activation on a CPU; larger ones leave the cache, and each thread has its own."""
+CPU_BATCH_TOKENS = 256, 1024
+"""Fewest and most tokens of a step on a CPU, in between which the speed hardly depends on their number."""
 GPU_BATCH_TOKENS = 16_384
 
 
@@ -23,15 +28,21 @@ class EncodingEngine:
     """An encoder and its head on one device.
 
     Args:
+        encoder: converted in place, but for a CPU, where it is packed anew unless it is already.
         dtype: precision of the matrices; norms, residual stream, pooling and the dense layer are float32.
+
+    Raises:
+        ValueError: int8 elsewhere than on a CPU.
     """
 
-    def __init__(self, encoder: T5Encoder, head: SentenceHead, device: torch.device, dtype: torch.dtype) -> None:
-        self.encoder = encoder.to_precision(dtype).to(device).eval().requires_grad_(False)
+    def __init__(
+        self, encoder: T5Encoder | CpuEncoder, head: SentenceHead, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.encoder = _on_device(encoder, device, dtype)
         self.head = head.float().to(device).eval().requires_grad_(False)
         self.device = device
-        self.dtype = dtype
-        self.batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
+        self.dtype = self.encoder.dtype if isinstance(self.encoder, CpuEncoder) else dtype
+        self.batch_tokens = _cpu_batch_tokens(encoder.config) if device.type == "cpu" else GPU_BATCH_TOKENS
         self.fitting_tokens: int | None = None
         """Most tokens of a step since the device ran out of memory; None as long as it hasn't."""
 
@@ -60,11 +71,28 @@ class EncodingEngine:
         lengths = [len(text.ids) for text in texts]
         with torch.inference_mode():
             limit = batch_tokens or self.batch_tokens
-            for indices in plan_batches(lengths, min(limit, self.fitting_tokens or limit)):
-                batch = [texts[index] for index in indices]
-                vectors[torch.tensor(indices)] = self._step_within_memory(batch).cpu()
-                advance(len(batch))
+            limit = min(limit, self.fitting_tokens or limit)
+            for indices, part in self._steps(texts, lengths, limit):
+                vectors[torch.tensor(indices)] = part
+                advance(len(indices))
         return vectors
+
+    def _steps(
+        self, texts: Sequence[TokenizedText], lengths: Sequence[int], limit: int
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Indices of each step's texts, and their vectors. On a CPU every thread has a step of its own."""
+
+        def compute(indices: list[int]) -> Tensor:
+            with torch.inference_mode():
+                return self._step_within_memory([texts[index] for index in indices]).cpu()
+
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        if threads > 1:
+            limit = min(limit, max(1, math.ceil(sum(lengths) / threads)))
+        steps = list(plan_batches(lengths, limit))
+        if threads > 1 and len(steps) > 1:
+            return step_threads.each(compute, steps, threads)
+        return ((step, compute(step)) for step in steps)
 
     def _step_within_memory(self, batch: Sequence[TokenizedText]) -> Tensor:
         """One step, halved for as long as the device runs out of memory; the size that fits is remembered."""
@@ -101,9 +129,30 @@ class EncodingEngine:
         logger.warning("%s overflowed; %d texts are computed again in float32", self.dtype, len(batch))
         with torch.device("meta"):
             wide = T5Encoder(self.encoder.config)
-        wide.load_state_dict({name: tensor.float() for name, tensor in self.encoder.state_dict().items()}, assign=True)
+        wide.load_state_dict(float_state(self.encoder.state_dict()), assign=True)
         engine = EncodingEngine(wide, SentenceHead(self.head.dense), self.device, torch.float32)
         return engine._step(batch)
+
+
+def packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether models of `dtype` on `device` run packed. float16, which oneDNN can't do on most CPUs, doesn't."""
+    return device.type == "cpu" and dtype in CPU_DTYPES
+
+
+def _on_device(encoder: T5Encoder | CpuEncoder, device: torch.device, dtype: torch.dtype) -> T5Encoder | CpuEncoder:
+    if isinstance(encoder, CpuEncoder):
+        return encoder
+    if packs(device, dtype):
+        return CpuEncoder(encoder.config, encoder.state_dict(), dtype)
+    if dtype == torch.int8:
+        raise ValueError(f'dtype "int8" is for CPUs; on {device} take "bfloat16"')
+    return encoder.to_precision(dtype).to(device).eval().requires_grad_(False)
+
+
+def _cpu_batch_tokens(config: T5Config) -> int:
+    fewest, most = CPU_BATCH_TOKENS
+    widest = max(config.d_ff, 3 * config.num_heads * config.d_kv)
+    return min(max(CPU_ACTIVATION // widest, fewest), most)
 
 
 def _tokens(batch: Sequence[TokenizedText]) -> int:

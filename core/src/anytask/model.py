@@ -8,7 +8,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,14 +20,15 @@ from torch import Tensor
 from anytask.batching import TokenizedText
 from anytask.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from anytask.coalescing import Coalescer
-from anytask.engine import EncodingEngine
+from anytask.cpu_encoder import CpuEncoder
+from anytask.engine import EncodingEngine, packs
 from anytask.hub import resolve
 from anytask.inputs import InstructionLike, Texts, split_inputs
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
 from anytask.precision import Precision, quantize
 from anytask.tokenization import InstructionTokenizer, OnLong
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names of a checkpoint's prompts that mean the document side, as sentence-transformers looks them up."""
@@ -109,7 +110,8 @@ class Instructor:
             name_or_path: "mini" (bundled, no network), a folder in the sentence-transformers layout, or a hub id such
                 as "hkunlp/instructor-large" or "sentence-transformers/gtr-t5-base".
             device: a torch device; None takes a GPU where there is one, else the CPU.
-            dtype: "float32", "bfloat16" or "float16": precision of the matrix products.
+            dtype: "float32", "bfloat16", "float16" or, on a CPU, "int8": precision of the matrix products. A checkpoint
+                saved in int8 stays so on a CPU, whatever is asked for.
             max_length: most tokens of a text with its instruction; None takes the checkpoint's, else 512.
             revision: branch, tag or commit on the hub.
             token: for private repositories; True takes the stored one.
@@ -128,14 +130,32 @@ class Instructor:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        checkpoint = load_checkpoint(folder)
+        checkpoint = load_checkpoint(folder, pack=precision if packs(place, precision) else None)
         if max_length is not None:
             checkpoint.max_length = max_length
+        return cls.from_checkpoint(checkpoint, name=str(name_or_path), device=place, dtype=precision)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        name: str = "",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "float32",
+    ) -> Instructor:
+        """A model of modules in memory, which it takes over and converts to `dtype` in place.
+
+        Raises:
+            ValueError: an unknown dtype, or a device that isn't there.
+        """
         model = cls.__new__(cls)
-        model._checkpoint = checkpoint
-        model._engine = EncodingEngine(checkpoint.encoder, checkpoint.head, place, precision)
+        encoder = checkpoint.packed or checkpoint.encoder
+        model._engine = EncodingEngine(encoder, checkpoint.head, as_device(device), as_dtype(dtype))
+        packed = model._engine.encoder if isinstance(model._engine.encoder, CpuEncoder) else None
+        model._checkpoint = replace(checkpoint, packed=packed)
         model._tokenizer = InstructionTokenizer(checkpoint.tokenizer, checkpoint.max_length)
-        model.name_or_path = str(name_or_path)
+        model.name_or_path = name
         model._start()
         return model
 
@@ -298,7 +318,11 @@ class Instructor:
         return cosine if isinstance(a, Tensor) or isinstance(b, Tensor) else cosine.numpy()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a checkpoint folder that anytask, sentence-transformers and transformers load, in this precision."""
+        """Write a checkpoint folder in this precision.
+
+        anytask, sentence-transformers and transformers load it; one of int8 matrices, a quarter of the size, anytask
+        alone.
+        """
         save_checkpoint(self._checkpoint, Path(folder).expanduser())
 
     def __getstate__(self) -> dict[str, Any]:

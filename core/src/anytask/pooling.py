@@ -25,6 +25,7 @@ def mean_pool(hidden: Tensor, pool_mask: Tensor, groups: Sequence[LengthGroup]) 
     Returns:
         [texts, d], in packed order.
     """
+    pool_mask = pool_mask.to(hidden.dtype)
     means = []
     for group in groups:
         mask = pool_mask[group.rows].view(group.count, 1, group.length)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from anytask.configuration import read_json
@@ -20,6 +20,11 @@ from anytask.errors import CheckpointError
 EMBEDDING_NAMES = ("encoder.embed_tokens.weight", "shared.weight")
 POSITION_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 FINAL_NORM = "encoder.final_layer_norm.weight"
+MATRIX_NAMES = tuple(f".{part}.weight" for part in ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"))
+SCALE = ".weight_scale"
+WEIGHTS_FILE = "model.safetensors"
+INT8_FILE = "model-int8.safetensors"
+"""Another name than transformers looks for: it would take the bytes for the weights, and warn at most."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -45,6 +50,18 @@ def read_weights(folder: Path, stem: str) -> dict[str, Tensor]:
     )
 
 
+def read_int8_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a transformer's folder whose matrices are stored as int8.
+
+    Raises:
+        CheckpointError: the file is missing or can't be read.
+    """
+    path = folder / INT8_FILE
+    if not path.is_file():
+        raise CheckpointError(f"no {INT8_FILE} in {folder}, whose config.json says int8; download the folder again")
+    return _read_file(path)
+
+
 def _read_shards(index: Path) -> dict[str, Tensor]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
@@ -61,7 +78,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            loaded = load_file(path)
+            loaded = _read_safetensors(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may raise anything
@@ -80,6 +97,22 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, each in memory of its own, so that letting go of one frees it.
+
+    Tensors of one mapped file keep all pages of it that were ever read. A table of embeddings, of which few rows are
+    looked up, stays mapped.
+    """
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    tensors = {}
+    for name in names:
+        with safe_open(path, "pt") as file:
+            tensor = file.get_tensor(name)
+            tensors[name] = tensor if name in EMBEDDING_NAMES else tensor.clone()
+    return tensors
+
+
 def unquantised(tensor: Tensor, name: str, source: Path) -> Tensor:
     """The tensor, in a precision that converts to any other.
 
@@ -94,20 +127,29 @@ def unquantised(tensor: Tensor, name: str, source: Path) -> Tensor:
     return tensor
 
 
-def encoder_state(published: Mapping[str, Tensor], config: T5Config, source: Path) -> dict[str, Tensor]:
+def encoder_state(
+    published: Mapping[str, Tensor], config: T5Config, source: Path, int8: bool = False
+) -> dict[str, Tensor]:
     """The encoder's state from published names; a decoder's tensors are left out.
 
+    Args:
+        int8: the layers' matrices are int8, each `weight` with the `weight_scale` of its rows beside it.
+
     Raises:
-        CheckpointError: a tensor is missing or quantised, or there are more layers than the configuration says.
+        CheckpointError: a tensor is missing, quantised where it shouldn't be or the reverse, or there are more layers
+            than the configuration says.
     """
+
+    held, left = sorted(published), dict(published)
+    del published  # what the caller doesn't hold is let go of tensor by tensor
 
     def take(*names: str) -> Tensor:
         for name in names:
-            if name in published:
-                return unquantised(published[name], name, source)
+            if name in left:
+                return (_int8 if int8 and _is_matrix(name) else unquantised)(left.pop(name), name, source)
         raise CheckpointError(
-            f"{source} lacks the tensor {' or '.join(names)}; it holds {len(published)} tensors, "
-            f"the first {sorted(published)[:3]}. Expected a T5 encoder with {config.num_layers} layers; download the "
+            f"{source} lacks the tensor {' or '.join(names)}; it holds {len(held)} tensors, "
+            f"the first {held[:3]}. Expected a T5 encoder with {config.num_layers} layers; download the "
             "folder again, or correct its config.json"
         )
 
@@ -117,13 +159,13 @@ def encoder_state(published: Mapping[str, Tensor], config: T5Config, source: Pat
         "final_norm.weight": take(FINAL_NORM),
     }
     for layer in range(config.num_layers):
-        for ours, theirs in _layer_names(layer, config).items():
+        for ours, theirs in _layer_names(layer, config, int8).items():
             parts = [take(name) for name in theirs]
             try:
                 state[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
             except RuntimeError as error:
                 raise CheckpointError(f"{source}: the shapes of {', '.join(theirs)} don't fit each other") from error
-    further = [name for name in published if name.startswith(f"encoder.block.{config.num_layers}.")]
+    further = [name for name in held if name.startswith(f"encoder.block.{config.num_layers}.")]
     if further:
         raise CheckpointError(
             f"{source} holds {further[0]}, while its config.json says {config.num_layers} layers; correct num_layers"
@@ -132,23 +174,42 @@ def encoder_state(published: Mapping[str, Tensor], config: T5Config, source: Pat
 
 
 def published_state(state: Mapping[str, Tensor], config: T5Config) -> dict[str, Tensor]:
-    """The inverse of `encoder_state`, under the names a `T5EncoderModel` saves."""
+    """The inverse of `encoder_state`, under the names a `T5EncoderModel` saves; int8 matrices keep their scales."""
+    int8 = is_quantised(state)
     published = {
         "shared.weight": state["embed_tokens.weight"],
         POSITION_BIAS: state["relative_attention_bias.weight"],
         FINAL_NORM: state["final_norm.weight"],
     }
     for layer in range(config.num_layers):
-        for ours, theirs in _layer_names(layer, config).items():
+        for ours, theirs in _layer_names(layer, config, int8).items():
             published.update(zip(theirs, state[ours].chunk(len(theirs)), strict=True))
     return published
 
 
-def _layer_names(layer: int, config: T5Config) -> dict[str, list[str]]:
+def is_quantised(state: Mapping[str, Tensor]) -> bool:
+    """Whether the matrices of an encoder's state are int8."""
+    return any(name.endswith(SCALE) for name in state)
+
+
+def _is_matrix(name: str) -> bool:
+    return name.endswith(MATRIX_NAMES)
+
+
+def _int8(tensor: Tensor, name: str, source: Path) -> Tensor:
+    if tensor.dtype != torch.int8 or tensor.layout != torch.strided:
+        raise CheckpointError(
+            f"{source} holds {name} as {tensor.dtype}, while its config.json says that its matrices are int8; "
+            "download both again"
+        )
+    return tensor
+
+
+def _layer_names(layer: int, config: T5Config, int8: bool) -> dict[str, list[str]]:
     """Our tensor's name to the published tensors that it stacks by rows."""
     attention, feed_forward = (f"encoder.block.{layer}.layer.{part}" for part in (0, 1))
     wi = ("wi_0", "wi_1") if config.is_gated else ("wi",)
-    return {
+    names = {
         f"blocks.{layer}.attention_norm.weight": [f"{attention}.layer_norm.weight"],
         f"blocks.{layer}.attention.qkv.weight": [f"{attention}.SelfAttention.{part}.weight" for part in "qkv"],
         f"blocks.{layer}.attention.o.weight": [f"{attention}.SelfAttention.o.weight"],
@@ -156,3 +217,7 @@ def _layer_names(layer: int, config: T5Config) -> dict[str, list[str]]:
         f"blocks.{layer}.feed_forward.wi.weight": [f"{feed_forward}.DenseReluDense.{part}.weight" for part in wi],
         f"blocks.{layer}.feed_forward.wo.weight": [f"{feed_forward}.DenseReluDense.wo.weight"],
     }
+    if int8:
+        matrices = {ours: theirs for ours, theirs in names.items() if all(map(_is_matrix, theirs))}
+        names |= {f"{ours}_scale": [f"{name}_scale" for name in theirs] for ours, theirs in matrices.items()}
+    return names

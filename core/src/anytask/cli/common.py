@@ -27,6 +27,7 @@ class DtypeOption(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+    INT8 = "int8"
 
 
 @contextmanager

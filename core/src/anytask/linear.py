@@ -1,0 +1,185 @@
+"""Matrix products for inference on a CPU: weights laid out once for oneDNN, in float32, bfloat16 or int8.
+
+`F.linear` computes float32 through MKL, which leaves much of an AMD core idle, and lays a bfloat16 weight out anew in
+each call. oneDNN with a weight in its own blocked layout comes close to the processor's limit in all three. Called are
+the operators that torch's compiler emits for linear layers, whose signatures are the same in torch 2.6 and 2.13:
+`mkldnn::_reorder_linear_weight` and `mkldnn::_linear_pointwise` for floats, `onednn::qlinear_prepack` and
+`onednn::qlinear_pointwise` for integers. Where torch was built without them, or the processor lacks the instructions,
+the same numbers come from `F.linear`.
+
+A product takes rows x [T, in], float32, and a positive factor for each row [T, 1]; it gives values [T, out], float32
+or bfloat16, and again a factor for each row, or None: the result is values times factor. Integer products leave that
+multiplication to the caller, who often has it for nothing: ReLU, another quantisation and a residual sum take it on
+their way.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anytask.encoder import ACTIVATIONS
+from anytask.errors import CheckpointError
+
+PACKED_FOR_ROWS = 512
+"""Rows that oneDNN's layout is chosen for; others, those of a single text too, are as fast with it as with theirs."""
+FUSED: dict[str | None, tuple[str, str]] = {
+    None: ("none", ""),
+    "relu": ("relu", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_new": ("gelu", "tanh"),
+    "silu": ("swish", ""),
+}
+"""Activations that oneDNN computes within a product: its name and algorithm for ours."""
+LARGEST = 127
+"""Largest magnitude of an int8 weight or activation; -128 is left out, so that both signs reach as far."""
+SMALLEST_PEAK = 1e-30
+"""Stands for the peak of a row of zeros, by which nothing could be divided."""
+
+Rows = tuple[Tensor, Tensor | None]
+
+
+@cache
+def packs_float() -> bool:
+    """Whether torch has oneDNN's float products."""
+    return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@cache
+def packs_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 on this processor."""
+    return packs_float() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def packs_int8() -> bool:
+    """Whether oneDNN multiplies bytes exactly on this processor: without VNNI, sums of two products saturate."""
+    return packs_float() and hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()
+
+
+class FloatLinear:
+    """A product with a float32 or bfloat16 matrix, computed in its precision.
+
+    Args:
+        weight: [out, in].
+        activation: a key of `ACTIVATIONS` that is applied to the result, or None.
+    """
+
+    def __init__(self, weight: Tensor, activation: str | None = None) -> None:
+        self.dtype = weight.dtype
+        self._activation = activation
+        supported = packs_bfloat16() if weight.dtype == torch.bfloat16 else packs_float()
+        self._packed = supported and bool(weight.sum().isfinite())  # oneDNN's ReLU would turn NaN into zero
+        self._weight = (
+            torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR_ROWS) if self._packed else weight.clone()
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """The matrix as it was given, as "weight"."""
+        return {"weight": self._weight.to_dense() if self._packed else self._weight}
+
+    def __call__(self, x: Tensor, factor: Tensor | None = None) -> Rows:
+        """See the module; `x` is overwritten. The factor of the result is None."""
+        if factor is not None:
+            x.mul_(factor)
+        x = x.to(self.dtype)
+        if self._packed:
+            name, algorithm = FUSED[self._activation]
+            return torch.ops.mkldnn._linear_pointwise(x, self._weight, None, name, [], algorithm), None
+        out = F.linear(x, self._weight)
+        return (out if self._activation is None else ACTIVATIONS[self._activation](out)), None
+
+
+class Int8Linear:
+    """A product of bytes: the matrix quantised by output channel, the rows as they come, each by its own peak.
+
+    Args:
+        weight: [out, in] int8, from -127 to 127.
+        weight_scale: [out] float32; the matrix is weight times its channel's scale.
+        activation: as for `FloatLinear`.
+        follows_relu: the rows have no negative elements, so that all 256 levels are theirs.
+    """
+
+    dtype = torch.int8
+
+    def __init__(
+        self, weight: Tensor, weight_scale: Tensor, activation: str | None = None, follows_relu: bool = False
+    ) -> None:
+        self._scale = weight_scale.float().clone()
+        self._activation = activation
+        self._follows_relu = follows_relu
+        self._packed = packs_int8()
+        self._zeros = torch.zeros(len(weight), dtype=torch.int32)
+        if self._packed:
+            self._weight = torch.ops.onednn.qlinear_prepack(weight, [PACKED_FOR_ROWS, weight.shape[1]])
+        else:
+            self._weight = weight.float()  # the sums of products of bytes are exact in float32, or nearly
+
+    def state(self) -> dict[str, Tensor]:
+        """The matrix and its scales as they were given, as "weight" and "weight_scale"."""
+        weight = self._weight.to_dense().t().contiguous() if self._packed else self._weight.to(torch.int8)
+        return {"weight": weight, "weight_scale": self._scale}
+
+    def __call__(self, x: Tensor, factor: Tensor | None = None) -> Rows:
+        """See the module; `x` is overwritten."""
+        quantised, step = self._quantised(x)
+        factor = step if factor is None else step.mul_(factor)
+        fused = self._activation if self._activation == "relu" else None  # the one that doesn't mind the factor
+        out = self._product(quantised, FUSED[fused][0])
+        if self._activation in (None, "relu"):
+            return out, factor
+        return ACTIVATIONS[self._activation](out.mul_(factor)), None
+
+    def _quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Unsigned bytes [T, in] with the zero at `_zero_point`, and the step between them in each row [T, 1]."""
+        peak = x.amax(-1, keepdim=True)
+        levels = 2 * LARGEST + 1
+        if not self._follows_relu:
+            peak = torch.maximum(peak, x.amin(-1, keepdim=True).neg_())
+            levels = LARGEST
+        step = peak.clamp_min_(SMALLEST_PEAK).div_(levels)
+        x.mul_(step.reciprocal())
+        if self._follows_relu:
+            x.sub_(LARGEST + 1)
+        # torch converts to int8, not to uint8, with vector instructions; flipping the sign bit adds 128
+        return x.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(LARGEST + 1), step
+
+    @property
+    def _zero_point(self) -> int:
+        return 0 if self._follows_relu else LARGEST + 1
+
+    def _product(self, quantised: Tensor, activation: str) -> Tensor:
+        if self._packed:
+            out: Tensor = torch.ops.onednn.qlinear_pointwise(
+                quantised, 1.0, self._zero_point, self._weight, self._scale, self._zeros,
+                None, 1.0, 0, torch.float32, activation, [], "",
+            )  # fmt: skip
+        else:
+            out = F.linear(quantised.float().sub_(self._zero_point), self._weight).mul_(self._scale)
+            if activation == "relu":
+                out.relu_()
+        return out
+
+
+Linear = FloatLinear | Int8Linear
+
+
+def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix [out, in] as int8 [out, in] and the scale of each output channel [out], float32.
+
+    Raises:
+        CheckpointError: the matrix holds inf or NaN.
+    """
+    weight = weight.float()
+    scale = weight.abs().amax(1).clamp_min_(SMALLEST_PEAK).div_(LARGEST)
+    if not torch.isfinite(scale).all():
+        raise CheckpointError("the checkpoint's weights hold inf or NaN, which int8 can't; download it again")
+    return (weight / scale[:, None]).round_().to(torch.int8), scale
+
+
+def dequantised(weight: Tensor, scale: Tensor) -> Tensor:
+    """The inverse of `quantised`, up to what was rounded away."""
+    return weight.float().mul_(scale[:, None])

@@ -1,0 +1,96 @@
+"""Threads that each compute a step of their own, and the one setting of OpenMP that must precede torch.
+
+Splitting every operation over the cores makes all of them wait for the slowest, dozens of times a step, and GNU's
+OpenMP waits by spinning: on a machine whose cores are shared with other processes, two threads are then slower than
+one. Whole steps need no such waiting. A core that is busy elsewhere does fewer of them, that is all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SPIN = "GOMP_SPINCOUNT"
+SPIN_SETTINGS = (SPIN, "OMP_WAIT_POLICY")
+SPINS = "10000"
+"""Rounds, some 50 microseconds, after which a waiting OpenMP thread sleeps; without the setting it is milliseconds."""
+
+
+def import_torch_without_spinning() -> None:
+    """Import torch, so that its OpenMP threads go to sleep soon; without effect when it has been imported before.
+
+    GNU's OpenMP reads its environment when it is loaded and never again. What the user has set stands.
+    """
+    if "torch" in sys.modules or any(name in os.environ for name in SPIN_SETTINGS):
+        return
+    os.environ[SPIN] = SPINS
+    try:
+        import torch  # noqa: F401
+    finally:
+        del os.environ[SPIN]
+
+
+class StepThreads:
+    """A pool of threads in which torch computes with one thread each; shared by all callers, started when needed."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as a forked child must: the threads are its parent's."""
+        self._lock = threading.Lock()
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+
+    def each(self, work: Callable[[Item], Result], items: Sequence[Item], count: int) -> Iterator[tuple[Item, Result]]:
+        """Each item with what `work` makes of it, in the order of completion, computed by `count` threads.
+
+        Raises:
+            what `work` raises; items not yet begun are then left.
+        """
+        pool = self._pool(count)
+        futures: dict[Future[Result], Item] = {pool.submit(work, item): item for item in items}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _pool(self, count: int) -> ThreadPoolExecutor:
+        with self._lock:
+            if count not in self._pools:
+                self._pools[count] = _single_threaded_pool(count)
+            return self._pools[count]
+
+
+def _single_threaded_pool(count: int) -> ThreadPoolExecutor:
+    """Torch's number of threads is each thread's own, but the last one set is what later threads begin with."""
+    import torch
+
+    before = torch.get_num_threads()
+    ready = threading.Barrier(count + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread's first question sets its number to the common one
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, "anytask-step", initializer=start)
+    for _ in range(count):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(before)
+    return pool
+
+
+step_threads = StepThreads()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=step_threads.forget)

@@ -1,0 +1,218 @@
+"""The packed encoder of the CPU against the plain one, in every precision and where oneDNN is absent."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from anytask import CheckpointError, Instructor, linear
+from anytask.batching import TokenizedText, pack
+from anytask.checkpoint import load_checkpoint
+from anytask.cpu_encoder import CPU_DTYPES, CpuEncoder, float_state
+from anytask.encoder import T5Encoder
+from anytask.engine import EncodingEngine
+from anytask.linear import FloatLinear, Int8Linear, dequantised, quantised
+
+CALM = {"initializer_factor": 1.0, "d_model": 64, "d_ff": 128}
+"""Attention as even as a trained model's; the fixtures' default is so sharp that lower precisions pick other tokens."""
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "calm": {"shape": CALM},
+    "safetensors in a folder": {"shape": CALM, "transformer_path": "0_Transformer"},
+    "bin": {"shape": CALM, "weights": "bin"},
+    "no dense layer": {"shape": CALM, "dense": None},
+    "heads that don't fill the model": {"shape": {**CALM, "d_kv": 5, "num_heads": 3}},
+    "heads wider than the model": {"shape": {**CALM, "d_kv": 32, "num_heads": 6}},
+    "few buckets": {
+        "shape": {**CALM, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20},
+    },
+    "large epsilon": {"shape": {**CALM, "layer_norm_epsilon": 0.1}},
+    **{
+        f"{gate}{name}": {"shape": {**CALM, "feed_forward_proj": f"{gate}{name}"}}
+        for gate in ("", "gated-")
+        for name in ("relu", "gelu", "gelu_new", "silu")
+    },
+}
+COSINE = {torch.float32: 0.999999, torch.bfloat16: 0.9999, torch.int8: 0.999}
+INSTRUCTION = "Represent the statement: "
+
+
+@pytest.fixture(scope="module")
+def layout(make_checkpoint: Callable[..., Path]) -> Callable[[str], Path]:
+    """The checkpoint of one of LAYOUTS, written once."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = make_checkpoint(seed=len(made), **LAYOUTS[name])
+        return made[name]
+
+    return get
+
+
+@pytest.fixture
+def without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("packs_float", "packs_bfloat16", "packs_int8"):
+        monkeypatch.setattr(linear, name, lambda: False)
+
+
+def random_ids(*lengths: int) -> list[TokenizedText]:
+    generator = np.random.default_rng(0)
+    return [TokenizedText(generator.integers(3, 1100, length).astype(np.int32), 0) for length in lengths]
+
+
+def packed_encoder(folder: Path, dtype: torch.dtype) -> CpuEncoder:
+    encoder = load_checkpoint(folder, pack=dtype).packed
+    assert encoder is not None
+    assert encoder.dtype == dtype
+    return encoder
+
+
+def states(encoder: CpuEncoder | T5Encoder, texts: Sequence[TokenizedText]) -> torch.Tensor:
+    batch = pack(texts)
+    with torch.inference_mode():
+        out: torch.Tensor = encoder(batch.token_ids, batch.groups)
+    return out
+
+
+def vectors(folder: Path, texts: Sequence[str], dtype: torch.dtype) -> Any:
+    return Instructor.from_pretrained(folder, device="cpu", dtype=dtype).encode(texts, INSTRUCTION)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("name", LAYOUTS)
+    def test_of_every_layout(self, layout: Callable[[str], Path], sentences: list[str], name: str) -> None:
+        folder, texts = layout(name), ["", "the", *sentences[::300]]
+        plain = load_checkpoint(folder)
+        reference = plain.encoder.float().eval()
+        ids = random_ids(1, 2, 9, 40, 40, 180)
+        exact = states(reference, ids)
+        torch.testing.assert_close(states(packed_encoder(folder, torch.float32), ids), exact, atol=1e-5, rtol=1e-5)
+        expected = vectors(folder, texts, torch.float32)
+        for dtype in (torch.bfloat16, torch.int8):
+            assert (vectors(folder, texts, dtype) * expected).sum(1).min() >= COSINE[dtype], dtype
+
+    @pytest.mark.parametrize("dtype", CPU_DTYPES)
+    @pytest.mark.parametrize("name", ["calm", "gated-gelu_new", "silu"])
+    @pytest.mark.usefixtures("without_onednn")
+    def test_without_onednn(
+        self, layout: Callable[[str], Path], name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids = random_ids(1, 9, 40, 40, 180)
+        fallen_back = states(packed_encoder(layout(name), dtype), ids)
+        monkeypatch.undo()
+        packed = states(packed_encoder(layout(name), dtype), ids)
+        cosine = torch.cosine_similarity(fallen_back.double(), packed.double(), dim=-1).min()
+        assert cosine >= {torch.float32: 0.9999999, torch.bfloat16: 0.9999, torch.int8: 0.99999}[dtype]
+
+    @pytest.mark.parametrize("dtype", CPU_DTYPES)
+    def test_of_a_text_do_not_depend_on_its_company(self, layout: Callable[[str], Path], dtype: torch.dtype) -> None:
+        encoder = packed_encoder(layout("calm"), dtype)
+        texts = random_ids(7, 7, 30, 120)
+        together = states(encoder, texts).split([7, 7, 30, 120])
+        alone = [states(encoder, [text]) for text in texts]
+        for a, b in zip(together, alone, strict=True):
+            if dtype == torch.float32:
+                torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+            assert torch.cosine_similarity(a, b, dim=-1).min() >= COSINE[dtype]
+
+    def test_of_a_row_of_zeros_and_of_one_large_element(self) -> None:
+        weight, scale = quantised(torch.randn(6, 16))
+        rows = torch.zeros(2, 16)
+        rows[1, 3] = 1e30
+        values, factor = Int8Linear(weight, scale)(rows.clone())
+        assert factor is not None
+        expected = rows @ dequantised(weight, scale).T
+        torch.testing.assert_close(values * factor, expected, rtol=1e-3, atol=0)
+
+    def test_after_relu_have_all_levels(self) -> None:
+        torch.manual_seed(0)
+        weight, scale = quantised(torch.randn(50, 300))
+        rows = torch.rand(40, 300)
+        exact = rows.double() @ dequantised(weight, scale).double().T
+        errors = []
+        for follows_relu in (False, True):
+            values, factor = Int8Linear(weight, scale, follows_relu=follows_relu)(rows.clone())
+            assert factor is not None
+            errors.append(float((values * factor - exact).square().mean().sqrt()))
+        assert errors[1] < 0.7 * errors[0]
+
+
+class TestState:
+    @pytest.mark.parametrize("name", ["calm", "gated-gelu_new"])
+    @pytest.mark.parametrize("dtype", CPU_DTYPES)
+    @pytest.mark.parametrize("onednn", [True, False])
+    def test_gives_back_the_weights(
+        self, layout: Callable[[str], Path], name: str, dtype: torch.dtype, onednn: bool, request: pytest.FixtureRequest
+    ) -> None:
+        if not onednn:
+            request.getfixturevalue("without_onednn")
+        original = load_checkpoint(layout(name)).encoder.state_dict()
+        state = packed_encoder(layout(name), dtype).state_dict()
+        widened = float_state(state)
+        assert widened.keys() == original.keys()
+        for key, weight in original.items():
+            tolerance = {torch.float32: 0.0, torch.bfloat16: 0.01, torch.int8: 0.01}[dtype] * float(weight.abs().max())
+            assert float((widened[key] - weight).abs().max()) <= tolerance, key
+        again = CpuEncoder(load_checkpoint(layout(name)).encoder.config, dict(state), dtype).state_dict()
+        assert all(torch.equal(again[key], tensor) for key, tensor in state.items())
+
+    @pytest.mark.parametrize("dtype", CPU_DTYPES)
+    def test_survives_pickling_and_copying(self, layout: Callable[[str], Path], dtype: torch.dtype) -> None:
+        encoder, ids = packed_encoder(layout("calm"), dtype), random_ids(5, 12)
+        for other in (pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder)):
+            assert torch.equal(states(other, ids), states(encoder, ids))
+
+    def test_of_a_module_is_left_alone(self, layout: Callable[[str], Path], sentences: list[str]) -> None:
+        checkpoint = load_checkpoint(layout("calm"))
+        before = {name: tensor.clone() for name, tensor in checkpoint.encoder.state_dict().items()}
+        checkpoint.encoder.train()
+        Instructor.from_checkpoint(checkpoint, device="cpu", dtype="int8").encode(sentences[:3])
+        assert checkpoint.encoder.training
+        assert all(parameter.requires_grad for parameter in checkpoint.encoder.parameters())
+        assert all(torch.equal(before[name], tensor) for name, tensor in checkpoint.encoder.state_dict().items())
+
+
+class TestNotFinite:
+    def test_weights_are_refused_by_int8(self, layout: Callable[[str], Path]) -> None:
+        checkpoint = load_checkpoint(layout("calm"))
+        checkpoint.encoder.get_parameter("blocks.1.feed_forward.wi.weight").data[3, 3] = float("nan")
+        with pytest.raises(CheckpointError, match="hold inf or NaN, which int8 can't"):
+            Instructor.from_checkpoint(checkpoint, device="cpu", dtype="int8")
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_are_not_hidden_by_a_fused_relu(self, value: float) -> None:
+        weight = torch.randn(8, 16)
+        weight[2, 5] = value
+        out, _ = FloatLinear(weight, "relu")(torch.zeros(3, 16))
+        assert out[:, 2].isnan().all()
+
+
+def test_int8_elsewhere_than_on_a_cpu(layout: Callable[[str], Path]) -> None:
+    checkpoint = load_checkpoint(layout("calm"))
+    with pytest.raises(ValueError, match='"int8" is for CPUs; on meta take "bfloat16"'):
+        EncodingEngine(checkpoint.encoder, checkpoint.head, torch.device("meta"), torch.int8)
+
+
+class TestSaved:
+    @pytest.fixture
+    def model(self, layout: Callable[[str], Path]) -> Instructor:
+        return Instructor.from_pretrained(layout("calm"), device="cpu", dtype="bfloat16")
+
+    def test_bfloat16_and_float32_are_the_published_layout(
+        self, layout: Callable[[str], Path], sentences: list[str], tmp_path: Path
+    ) -> None:
+        for name in ("float32", "bfloat16"):
+            model = Instructor.from_pretrained(layout("gated-gelu_new"), device="cpu", dtype=name)
+            model.save_pretrained(tmp_path / name)
+            stored = load_file(tmp_path / name / "model.safetensors")
+            assert str(stored["encoder.block.0.layer.0.SelfAttention.q.weight"].dtype) == f"torch.{name}"
+            again = Instructor.from_pretrained(tmp_path / name, device="cpu", dtype=name)
+            np.testing.assert_array_equal(again.encode(sentences[:5]), model.encode(sentences[:5]))
