@@ -8,9 +8,9 @@ DATA ?= ../shared/data
 MODEL ?= mini
 
 ADAPTERS := $(wildcard integrations/*/pyproject.toml)
-EDITABLE := -e "core[eval,sentencepiece]" $(patsubst %/pyproject.toml,-e %,$(ADAPTERS))
+EDITABLE := -e "core[train]" $(patsubst %/pyproject.toml,-e %,$(ADAPTERS))
 
-.PHONY: help rag test test-slow check format evaluate mini bench clean
+.PHONY: help rag test test-slow check format evaluate mini bench matrix clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,10 @@ mini: $(VENV)/.test ## train the bundled model anew from DATA (hours on two core
 	@$(PIP) install -q -c requirements.lock -r core/recipes/mini/requirements.txt
 	@$(BIN)/python core/recipes/mini/prepare.py --data $(DATA)
 	@$(BIN)/python core/recipes/mini/train.py
+
+matrix: $(VENV)/.test ## run the tests with the lowest and the newest frameworks (ARGS="langchain --resume")
+	@$(PIP) install -q -c requirements.lock uv
+	@$(BIN)/python -m tests.matrix $(ARGS)
 
 clean: ## remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,16 +1,14 @@
-"""What `prepare.py` wrote, as training batches."""
+"""What `prepare.py` wrote: texts as token ids, the teacher's vectors, pairs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 
-from anytask.batching import PackedBatch, TokenizedText, pack
+from anytask.batching import TokenizedText
 
 EOS = 1
 
@@ -38,13 +36,7 @@ class TextStore:
     def instruction_ids(self, instruction: str) -> np.ndarray:
         return np.array(self.tokenizer.encode(instruction, add_special_tokens=False).ids, dtype=np.int32)
 
-    def batch(self, indices: np.ndarray, instructions: Sequence[np.ndarray]) -> tuple[PackedBatch, torch.Tensor]:
-        """Texts with their instructions' ids, packed; and each text's place in the packed order, to undo it."""
-        texts = []
-        for index, instruction in zip(indices, instructions, strict=True):
-            body = self.ids[self.ends[index] : self.ends[index + 1]][: self.max_tokens - 1].astype(np.int32)
-            texts.append(TokenizedText(np.concatenate([instruction, body, [EOS]]), len(instruction)))
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place].ids))
-        restore = torch.empty(len(order), dtype=torch.long)
-        restore[torch.tensor(order)] = torch.arange(len(order))
-        return pack([texts[place] for place in order]), restore
+    def text(self, index: int, instruction: np.ndarray) -> TokenizedText:
+        """A text behind an instruction's ids, which the mean leaves out."""
+        body = self.ids[self.ends[index] : self.ends[index + 1]][: self.max_tokens - 1].astype(np.int32)
+        return TokenizedText(np.concatenate([instruction, body, [EOS]]), len(instruction))

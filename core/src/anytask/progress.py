@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Draw a bar with count, rate and time left on standard error; yields a function that advances it."""
     from rich.console import Console
     from rich.progress import (

@@ -6,6 +6,9 @@ import typer
 
 from anytask.cli.evaluate import evaluate
 from anytask.cli.info import info
+from anytask.cli.medi import medi
+from anytask.cli.mine import mine
+from anytask.cli.train import train
 
 app = typer.Typer(
     help="INSTRUCTOR embeddings: one embedder, any task.",
@@ -18,3 +21,8 @@ app.command(epilog="Example: anytask evaluate mini --suite ./suite --task retrie
     evaluate
 )
 app.command(epilog="Example: anytask info mini")(info)
+app.command(epilog="Example: anytask mine medi.jsonl --model mini --output mined.jsonl.zst --bm25")(mine)
+app.command(epilog="Example: anytask train pairs.jsonl --model mini --output my-model --steps 500 --batch-size 128")(
+    train
+)
+app.add_typer(medi, name="medi")

@@ -1,6 +1,20 @@
-"""Training: the losses that recipes build on."""
+"""Training: the paper's recipe (arXiv 2212.09741), from records of labelled tasks to a checkpoint.
 
-from anytask.training.contrastive import bidirectional_contrastive_loss
+>>> from anytask.training import InstructedText, Record, TrainingOptions, train
+>>> train("records.jsonl", "my-model", options=TrainingOptions(steps=500, batch_size=128))  # doctest: +SKIP
+"""
+
+from anytask.training.contrastive import TextKeys, contrastive_loss
 from anytask.training.distillation import distillation_loss
+from anytask.training.options import TrainingOptions
+from anytask.training.records import InstructedText, Record, RecordError
 
-__all__ = ["bidirectional_contrastive_loss", "distillation_loss"]
+__all__ = [
+    "InstructedText",
+    "Record",
+    "RecordError",
+    "TextKeys",
+    "TrainingOptions",
+    "contrastive_loss",
+    "distillation_loss",
+]

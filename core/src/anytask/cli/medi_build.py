@@ -1,0 +1,144 @@
+"""`anytask medi build`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from anytask.cli.common import DtypeOption, err, load_embedder, out, plain_errors
+from anytask.cli.mine import _bars, _warnings_told_at_the_end, _weights
+
+if TYPE_CHECKING:
+    from anytask.training.recipe import Kind, Recipe
+    from anytask.training.task_records import TaskSummary
+
+NAMES_SHOWN = 10
+
+
+def build(
+    output: Annotated[Path, typer.Option(help="Where the records go: .json or .jsonl, .gz or .zst.")],
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (.toml); without one, name files below.")] = None,
+    data: Annotated[Path, typer.Option(help="The folder that the files are in.")] = Path(),
+    super_ni: Annotated[
+        list[str] | None,
+        typer.Option(help="Super-NaturalInstructions tasks: .json, one a file, or .jsonl, one a line; a glob pattern."),
+    ] = None,
+    labelled: Annotated[
+        list[str] | None, typer.Option(help='JSON lines of {"text": ..., "label": ...}; a glob pattern.')
+    ] = None,
+    paired: Annotated[
+        list[str] | None, typer.Option(help='JSON lines of {"query": ..., "pos": ..., "neg": [...]}; a glob pattern.')
+    ] = None,
+    query_instruction: Annotated[
+        str | None,
+        typer.Option(
+            help="Of these files' tasks, and of pairs the queries'. [dim]Default: the template's for each task.[/dim]"
+        ),
+    ] = None,
+    document_instruction: Annotated[
+        str | None, typer.Option(help="Of the other side of pairs; the query's unless given.")
+    ] = None,
+    instructions: Annotated[
+        Path | None,
+        typer.Option(help='JSON file of instructions by task: {"NAME": {"query": ..., "pos": ...}}; they go before.'),
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(help="Most hard negatives of a record. [dim]Default: 1.[/dim]")
+    ] = None,
+    max_per_task: Annotated[int | None, typer.Option(help="Most records of a task. [dim]Default: 1000.[/dim]")] = None,
+    paraphrase: Annotated[
+        float | None, typer.Option(help="Share of records with reworded instructions. [dim]Default: 0.[/dim]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything drawn. [dim]Default: 0.[/dim]")] = None,
+    embedder: Annotated[
+        str, typer.Option(help='What finds the pairs: a bundled model ("mini"), a checkpoint folder, or a hub id.')
+    ] = "mini",
+    sentence_transformers: Annotated[
+        bool, typer.Option("--sentence-transformers", help="The embedder is any sentence-transformers model.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
+    dtype: Annotated[DtypeOption, typer.Option(help="Precision of the matrix products.")] = DtypeOption.FLOAT32,
+) -> None:
+    """Make training records of tasks that have no pairs, and of pairs, by a recipe or of the files named.
+
+    Texts with the same label, or with similar outputs, become pairs with hard negatives (Su et al., 2022, section 2.3).
+    Killed, the same command goes on where it stopped. Beside the output, a manifest lists the tasks.
+    """
+    with plain_errors():
+        from anytask.training.annotation import read_instructions
+        from anytask.training.build import build as build_file
+        from anytask.training.build import manifest_path
+        from anytask.training.recipe import load_recipe
+
+        patterns: dict[Kind, list[str] | None] = {"super-ni": super_ni, "labelled": labelled, "paired": paired}
+        if (recipe is None) == (not any(patterns.values())):
+            raise ValueError("give a recipe, or files by --super-ni, --labelled or --paired")
+        if recipe is None:
+            mixture = _recipe_of_files(patterns, query_instruction, document_instruction)
+        elif query_instruction is None and document_instruction is None:
+            mixture = load_recipe(recipe, data)
+        else:
+            raise ValueError("a recipe has its own instructions; reword them by name, with --instructions")
+        given: dict[str, Any] = {
+            "negatives": negatives,
+            "max_per_task": max_per_task,
+            "paraphrase": paraphrase,
+            "seed": seed,
+        }
+        mixture = replace(mixture, **{name: value for name, value in given.items() if value is not None})
+        if instructions is not None:
+            mixture = replace(mixture, instructions={**mixture.instructions, **read_instructions(instructions)})
+        model = load_embedder(embedder, device, dtype, sentence_transformers)
+        about = {"embedder": embedder, "weights": _weights(embedder, sentence_transformers), "dtype": dtype.value}
+        with _warnings_told_at_the_end(), _bars() as bar:
+            summaries = build_file(mixture, data, output, model, about=about, overwrite=overwrite, bar=bar)
+    out.print(_table(summaries, f"{escape(output.name)}, built with {escape(embedder)}"))
+    out.print(f"manifest: {manifest_path(output)}", markup=False, soft_wrap=True, highlight=False)
+    if empty := [summary.task for summary in summaries if not summary.records]:
+        names = ", ".join(empty[:NAMES_SHOWN]) + (", ..." if len(empty) > NAMES_SHOWN else "")
+        err.print(
+            f"no pairs in {len(empty)} of {len(summaries)} tasks: {names}",
+            markup=False,
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _recipe_of_files(
+    patterns: dict[Kind, list[str] | None], query_instruction: str | None, document_instruction: str | None
+) -> Recipe:
+    from anytask.training.annotation import TaskInstructions
+    from anytask.training.recipe import Recipe, Source
+
+    if query_instruction is None and document_instruction is not None:
+        raise ValueError("--document-instruction goes with --query-instruction")
+    sources = []
+    for kind, files in patterns.items():
+        if files:
+            other = document_instruction if kind == "paired" else None
+            sides = query_instruction and TaskInstructions(query_instruction, other or query_instruction)
+            sources.append(Source(kind, tuple(files), instructions=sides or None))
+    return Recipe(tuple(sources))
+
+
+def _table(summaries: Sequence[TaskSummary], title: str) -> Table:
+    view = Table(title=title)
+    for name in ("pairs", "tasks", "with records", "texts", "records", "hard negatives"):
+        view.add_column(name, justify="left" if name == "pairs" else "right")
+    kinds = list(dict.fromkeys(summary.pairs for summary in summaries))
+    for kind in (*kinds, None):
+        of_kind = [summary for summary in summaries if kind in (None, summary.pairs)]
+        counts = (
+            len(of_kind),
+            sum(summary.records > 0 for summary in of_kind),
+            *(sum(getattr(summary, name) for summary in of_kind) for name in ("texts", "records", "hard_negatives")),
+        )
+        view.add_row(kind or "all", *(f"{count:,}" for count in counts), end_section=kind == kinds[-1])
+    return view

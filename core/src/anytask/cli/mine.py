@@ -1,0 +1,192 @@
+"""`anytask mine`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from anytask.cli.common import DtypeOption, err, load_embedder, out, plain_errors
+
+if TYPE_CHECKING:
+    from anytask.training.mining import Bar, MiningSummary
+
+DEFAULT_RELATIVE_MARGIN = 0.05
+"""The best setting of NV-Retriever (arXiv 2407.15831): TopK-PercPos at 95%."""
+WARNINGS_SHOWN = 5
+
+
+class SamplingOption(StrEnum):
+    """Which of the candidates that passed the filters."""
+
+    TOP = "top"
+    RANDOM = "random"
+
+
+def mine(
+    records: Annotated[Path, typer.Argument(help="MEDI records: .json or .jsonl, also .gz or .zst.")],
+    output: Annotated[Path, typer.Option(help="Where they go with their negatives: .json or .jsonl, .gz or .zst.")],
+    model: Annotated[str, typer.Option(help='A bundled model ("mini"), a checkpoint folder, or a hub id.')] = "mini",
+    negatives: Annotated[int, typer.Option(help="Most negatives of a record.")] = 4,
+    range_min: Annotated[int, typer.Option(help="Skip this many of the nearest candidates.")] = 0,
+    range_max: Annotated[int, typer.Option(help="Look no further than this many of the nearest candidates.")] = 100,
+    absolute_margin: Annotated[
+        float | None,
+        typer.Option("--absolute-margin", "--margin", help="A negative scores this much less than the positive."),
+    ] = None,
+    relative_margin: Annotated[
+        float | None,
+        typer.Option(
+            help="A negative scores this share of the positive's score less than it. "
+            f"[dim]Default: {DEFAULT_RELATIVE_MARGIN}, where no other margin is given.[/dim]"
+        ),
+    ] = None,
+    no_margin: Annotated[bool, typer.Option("--no-margin", help="No margin to the positive's score.")] = False,
+    max_score: Annotated[float | None, typer.Option(help="A negative scores no more than this.")] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help='More candidates, JSON lines: {"text": ...}, optionally "title" and the "task_id" they are of.'
+        ),
+    ] = None,
+    bm25: Annotated[bool, typer.Option("--bm25", help="Candidates by shared words, too, in turns.")] = False,
+    sampling: Annotated[
+        SamplingOption, typer.Option(help="The best candidates, or random ones within the range.")
+    ] = SamplingOption.TOP,
+    seed: Annotated[int, typer.Option(help="Of the random sampling.")] = 0,
+    keep_existing: Annotated[
+        bool, typer.Option("--keep-existing", help="Fill up behind a record's negatives instead of replacing them.")
+    ] = False,
+    instructions: Annotated[
+        bool | None,
+        typer.Option(
+            "--instructions/--no-instructions",
+            help="Embed each text with its record's instruction, or without. "
+            "[dim]Default: with; without for --sentence-transformers.[/dim]",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
+    dtype: Annotated[DtypeOption, typer.Option(help="Precision of the model's matrix products.")] = DtypeOption.FLOAT32,
+    sentence_transformers: Annotated[
+        bool, typer.Option("--sentence-transformers", help="MODEL is any sentence-transformers model.")
+    ] = False,
+) -> None:
+    """Give training records hard negatives: each task's texts nearest to a query that aren't its positives.
+
+    Killed, the same command goes on where it stopped.
+    """
+    with plain_errors():
+        from anytask.model import as_device
+        from anytask.training.mining_options import MiningOptions
+        from anytask.training.mining_run import mine as mine_file
+
+        if no_margin and not (absolute_margin is None and relative_margin is None):
+            raise ValueError("--no-margin goes with neither --absolute-margin nor --relative-margin")
+        if absolute_margin is None and relative_margin is None and not no_margin:
+            relative_margin = DEFAULT_RELATIVE_MARGIN
+        options = MiningOptions(
+            num_negatives=negatives,
+            range_min=range_min,
+            range_max=range_max,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            max_score=max_score,
+            sampling_strategy=sampling.value,
+            bm25=bm25,
+            keep_existing=keep_existing,
+            seed=seed,
+        )
+        embedder = load_embedder(model, device, dtype, sentence_transformers)
+        with _warnings_told_at_the_end(), _bars() as bar:
+            summaries = mine_file(
+                records,
+                output,
+                embedder,
+                options,
+                corpus=corpus,
+                instructions=not sentence_transformers if instructions is None else instructions,
+                device=as_device(device),
+                about={"model": model, "weights": _weights(model, sentence_transformers), "dtype": dtype.value},
+                overwrite=overwrite,
+                bar=bar,
+            )
+    out.print(_table(summaries, f"{escape(str(output))}, mined with {escape(model)}", negatives))
+
+
+def _weights(model: str, sentence_transformers: bool) -> str | None:
+    """A digest of the model's files; None for a hub id that sentence-transformers resolves."""
+    from anytask.hub import resolve
+    from anytask.training.shards import digest
+
+    if not sentence_transformers:
+        return digest(resolve(model))
+    return digest(model) if Path(model).is_dir() else None
+
+
+@contextmanager
+def _warnings_told_at_the_end() -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    messages = list(dict.fromkeys(str(warning.message) for warning in caught))
+    for message in messages[:WARNINGS_SHOWN]:
+        err.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True, highlight=False)
+    if len(messages) > WARNINGS_SHOWN:
+        err.print(f"[dim]and {len(messages) - WARNINGS_SHOWN} more such warnings[/dim]", highlight=False)
+
+
+@contextmanager
+def _bars() -> Iterator[Bar]:
+    """Draws bars under each other; one that was opened inside another goes when it is done."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    display = Progress(*columns, TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), console=err)
+    with ExitStack() as stack:
+        opened = 0
+
+        @contextmanager
+        def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+            nonlocal opened
+            if not display.live.is_started:
+                stack.enter_context(display)
+            row = display.add_task(description, total=total)
+            opened += 1
+            yield lambda done: display.advance(row, done)
+            opened -= 1
+            if opened:
+                display.remove_task(row)
+
+        yield bar
+
+
+def _table(summaries: Sequence[MiningSummary], title: str, negatives: int) -> Table:
+    view = Table(
+        title=title,
+        caption=f"fewer: records with fewer than {negatives} negatives; scores: means over the pairs and over the "
+        "negatives mined; dropped: candidates that may be positives",
+    )
+    view.add_column("task", overflow="fold")
+    for name in ("records", "negatives", "fewer", "positive score", "negative score", "dropped"):
+        view.add_column(name, justify="right")
+    for summary in summaries:
+        view.add_row(
+            escape(str(summary.task_id)),
+            *(f"{count:,}" for count in (summary.records, summary.negatives, summary.short)),
+            *("" if score is None else f"{score:.3f}" for score in (summary.positive_score, summary.negative_score)),
+            f"{summary.filtered:,}",
+            end_section=summary is summaries[-1],
+        )
+    records, found, short, dropped = (
+        f"[bold]{sum(getattr(summary, name) for summary in summaries):,}[/bold]"
+        for name in ("records", "negatives", "short", "filtered")
+    )
+    view.add_row("[bold]all tasks[/bold]", records, found, short, "", "", dropped)
+    return view

@@ -1,0 +1,101 @@
+"""Long work in parts that a killed process goes on with: a folder of finished parts beside the output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from anytask.training.files import whole_file, write_json
+
+SETTINGS = "settings.json"
+
+
+class WorkFolder:
+    """The finished parts of one output, each a JSON-lines file written whole, in `.NAME.work` beside it.
+
+    The same command finds the parts of its killed predecessor and makes only those that are missing. A folder in which
+    no part is finished is begun anew.
+
+    >>> work = WorkFolder("out.jsonl", {"seed": 0})  # doctest: +SKIP
+    >>> for name in tasks:  # doctest: +SKIP
+    ...     if not work.has(name):
+    ...         work.write(name, rows_of(name))
+    >>> write_rows((row for name in tasks for row in work.read(name)), "out.jsonl")  # doctest: +SKIP
+    >>> work.remove()  # doctest: +SKIP
+
+    Args:
+        output: the file that the parts will make.
+        settings: all that the parts depend on, as JSON values: options, and the `digest` of every input.
+        overwrite: whether an output that is already there may be replaced.
+
+    Raises:
+        FileExistsError: the output is there and may not be replaced, and there is no unfinished work.
+        ValueError: the folder is there, of work with other settings; the message names them.
+    """
+
+    def __init__(self, output: str | Path, settings: Mapping[str, Any], *, overwrite: bool = True) -> None:
+        output = Path(output)
+        self.folder = output.with_name(f".{output.name}.work")
+        self._settings = json.loads(json.dumps(settings))
+        if self.has(SETTINGS):
+            self._check(json.loads(self.path(SETTINGS).read_text("utf-8")), self._settings)
+            return
+        if output.exists() and not overwrite:
+            raise FileExistsError(f"{output} is already there; name another output, or say --overwrite to replace it")
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
+
+    def _check(self, found: dict[str, Any], given: dict[str, Any]) -> None:
+        names = [name for name in {**found, **given} if found.get(name) != given.get(name)]
+        if names:
+            differences = "; ".join(f"{name} was {found.get(name)!r}, is {given.get(name)!r}" for name in names)
+            raise ValueError(
+                f"{self.folder} holds unfinished work with other settings ({differences}); finish it with those, "
+                "or remove the folder to begin anew"
+            )
+
+    def path(self, name: str) -> Path:
+        """The file of a part, or any other file that the work keeps in the folder."""
+        return self.folder / name
+
+    def has(self, name: str) -> bool:
+        """Whether the part is finished."""
+        return self.path(name).is_file()
+
+    def write(self, name: str, rows: Iterable[Any]) -> None:
+        """Finish a part: its rows as JSON, a line each; they may be made while they are written."""
+        if not self.has(SETTINGS):
+            write_json(self.path(SETTINGS), self._settings)
+        _write_lines(self.path(name), (json.dumps(row) for row in rows))
+
+    def read(self, name: str) -> Iterator[Any]:
+        """The rows of a finished part, one at a time."""
+        with self.path(name).open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+    def remove(self) -> None:
+        """Delete the folder, once the output is there."""
+        shutil.rmtree(self.folder)
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's content, or of the names and contents of all files of a folder."""
+    path = Path(path)
+    if path.is_file():
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    for inner in sorted(found for found in path.rglob("*") if found.is_file()):
+        whole.update(f"{inner.relative_to(path).as_posix()}\0{digest(inner)}\n".encode())
+    return whole.hexdigest()
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)

@@ -1,0 +1,64 @@
+"""The folder of finished parts that long work leaves beside its output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anytask.training.shards import WorkFolder, digest
+
+
+def test_finished_parts_are_found_again(tmp_path: Path) -> None:
+    output, settings = tmp_path / "deep/out.jsonl", {"seed": 0, "names": ("a", "b")}
+    work = WorkFolder(output, settings)
+    assert not work.has("first")
+    work.write("first", [{"text": "naïve 模型"}, 3])
+    again = WorkFolder(output, settings)
+    assert again.has("first")
+    assert list(again.read("first")) == [{"text": "naïve 模型"}, 3]
+    again.remove()
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_part_that_fails_is_not_there(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "out.jsonl", {})
+    with pytest.raises(ZeroDivisionError):
+        work.write("part", (1 // (2 - number) for number in range(5)))
+    assert not work.has("part")
+
+
+def test_other_settings_are_told_by_name(tmp_path: Path) -> None:
+    WorkFolder(tmp_path / "out.jsonl", {"seed": 0, "margin": 0.1, "gone": 1}).write("part", [])
+    with pytest.raises(ValueError, match=r"margin was 0\.1, is 0\.2; gone was 1, is None") as raised:
+        WorkFolder(tmp_path / "out.jsonl", {"seed": 0, "margin": 0.2})
+    assert ".out.jsonl.work" in str(raised.value)
+    assert "seed" not in str(raised.value)
+
+
+def test_a_folder_without_a_finished_part_is_begun_anew(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "out.jsonl", {"seed": 0})
+    work.path("leftover").write_text("half")
+    assert not WorkFolder(tmp_path / "out.jsonl", {"seed": 1}).has("leftover")
+
+
+def test_an_output_is_not_replaced_unasked(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_text("precious")
+    with pytest.raises(FileExistsError, match="already there"):
+        WorkFolder(output, {}, overwrite=False)
+    WorkFolder(output, {}, overwrite=True).write("part", [])
+    assert WorkFolder(output, {}, overwrite=False).has("part"), "unfinished work goes on"
+
+
+def test_digests_follow_names_and_contents(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner/a").write_text("1")
+    (folder / "b").write_text("2")
+    first = digest(folder)
+    assert digest(folder) == first
+    (folder / "b").rename(folder / "c")
+    renamed = digest(folder)
+    (folder / "c").write_text("3")
+    assert len({first, renamed, digest(folder), digest(folder / "c")}) == 4
