@@ -10,7 +10,7 @@ MODEL ?= mini
 ADAPTERS := $(wildcard integrations/*/pyproject.toml)
 EDITABLE := -e "core[train]" $(patsubst %/pyproject.toml,-e %,$(ADAPTERS))
 
-.PHONY: help rag test test-slow check format evaluate mini bench matrix clean
+.PHONY: help rag test test-slow check format evaluate mini medi bench matrix clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -48,6 +48,9 @@ mini: $(VENV)/.test ## train the bundled model anew from DATA (hours on two core
 matrix: $(VENV)/.test ## run the tests with the lowest and the newest frameworks (ARGS="langchain --resume")
 	@$(PIP) install -q -c requirements.lock uv
 	@$(BIN)/python -m tests.matrix $(ARGS)
+
+medi: $(VENV)/.test ## build the training mixture of 272 tasks from DATA (about 40 minutes of a core; goes on where it stopped)
+	@$(BIN)/anytask medi build core/recipes/medi/medi.toml --data $(DATA) --output build/medi/medi.jsonl.zst
 
 clean: ## remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

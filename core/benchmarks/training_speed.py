@@ -37,8 +37,8 @@ from anytask.checkpoint import load_checkpoint, save_checkpoint
 from anytask.hub import resolve
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
 from anytask.training.initialise import new_checkpoint, parse_sizes
-from anytask.training.record_files import write_records
-from anytask.training.records import InstructedText, Record
+from anytask.training.medi.record_files import write_records
+from anytask.training.medi.records import InstructedText, Record
 
 SHAPES = {
     "base": "d_model=768,num_layers=12,num_heads=12,d_ff=3072,vocab_size=32128",

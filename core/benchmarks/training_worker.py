@@ -98,9 +98,9 @@ def train_ours(rival: Rival, work: Work, folder: Path) -> tuple[float, Callable[
     from anytask.tokenization import InstructionTokenizer
     from anytask.training.batches import TaskBatches
     from anytask.training.collation import PairBatches
+    from anytask.training.medi.record_files import read_records
     from anytask.training.options import TrainingOptions
     from anytask.training.pair_store import PairStore
-    from anytask.training.record_files import read_records
     from anytask.training.run import make_accelerator
     from anytask.training.start import Start
     from anytask.training.trainer import Trainer

@@ -21,7 +21,7 @@ import sentencepiece
 import torch
 from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
-from anytask.training.records import InstructedText, Record
+from anytask.training.medi.records import InstructedText, Record
 
 MakeCheckpoint = Callable[..., Path]
 

@@ -94,15 +94,16 @@ def texts(record: Any) -> tuple[str, ...]:
 
 
 def test_the_report_pairs_the_seeds(tmp_path: Path, report: Any) -> None:
-    rows = [
-        report.Row(
-            mixture, instructions, seed, tmp_path, {"held out": {"a": gain * seed, "symmetric": gain, "asymmetric": 0}}
-        )
-        for mixture, seeds in (("start", 1), ("both", 3))
-        for seed in range(seeds)
-        for instructions, gain in (("with", 0.5), ("without", 0.25))
-    ]
-    table = report.write_report(rows, tmp_path)
+    rows = []
+    for mixture, seeds in (("start", 1), ("both", 3)):
+        for seed in range(seeds):
+            for instructions, gain in (("with", 0.5), ("without", 0.25)):
+                row = report.Row(mixture, instructions, seed, tmp_path / f"{mixture}-{instructions}-{seed}")
+                row.folder.mkdir()
+                figures = {"a": gain * seed, "symmetric": gain, "asymmetric": 0}
+                row.path("held out").write_text(json.dumps(figures))
+                rows.append(row)
+    table = report.write_report(rows, ["held out"], tmp_path)
     assert (tmp_path / "table.md").read_text() == table + "\n"
     assert "| both | with | 0.500 ± 0.000 | 0.000 ± 0.000 | 0.250 ± 0.000 |" in table
     assert "| both | gain | +0.250 ± 0.000 | +0.000 ± 0.000 | +0.125 ± 0.000 |" in table

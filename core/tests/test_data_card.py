@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from anytask import Instructor
 from anytask.cli.medi import token_counter
-from anytask.training.data_card import INSTRUCTIONS, DataCard
-from anytask.training.data_card_report import LISTED, card_files, markdown, save, to_json
-from anytask.training.lengths import Lengths
-from anytask.training.records import InstructedText, Record
+from anytask.training.medi.data_card import INSTRUCTIONS, DataCard
+from anytask.training.medi.data_card_report import LISTED, card_files, markdown, save, to_json
+from anytask.training.medi.lengths import Lengths
+from anytask.training.medi.records import InstructedText, Record
 
 
 def record(task_id: str | int, query: str = "q", pos: str = "p", neg: tuple[str, ...] = (), note: str = "") -> Record:

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from anytask import Instructor
 from anytask.cli import app
 from anytask.training.augmentation import paraphrases
-from anytask.training.build import build, manifest_path
-from anytask.training.recipe import Recipe, Source
-from anytask.training.record_files import read_records
-from anytask.training.records import Record
-from anytask.training.task_records import task_records
-from anytask.training.task_sources import read_tasks
+from anytask.training.building.build import build, manifest_path
+from anytask.training.building.recipe import Recipe, Source
+from anytask.training.building.task_records import task_records
+from anytask.training.building.task_sources import read_tasks
+from anytask.training.medi.record_files import read_records
+from anytask.training.medi.records import Record
 
 from .conftest import MakeCheckpoint
 
@@ -290,7 +290,7 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert (manifest["embedder"], manifest["options"]["negatives"], manifest["options"]["seed"]) == ("mini", 2, 3)
     assert all(len(record.neg) == 2 for record in by_task(output)["subjects"])
     expected = tmp_path / "expected.jsonl"
-    from anytask.training.recipe import load_recipe
+    from anytask.training.building.recipe import load_recipe
 
     by_hand = load_recipe(recipe, data)
     by_hand = Recipe(by_hand.sources, seed=3, negatives=2, max_per_task=60)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from anytask.training import pairing
-from anytask.training.pairing import Pairing, pair_by_label, pair_by_output
+from anytask.training.building import pairing
+from anytask.training.building.pairing import Pairing, pair_by_label, pair_by_output
 
 Vectors = npt.NDArray[np.float32]
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from anytask import Instruction
-from anytask.training.annotation import TaskInstructions, annotate, parse_instructions, read_instructions
-from anytask.training.labelled import read_labelled, read_pairs
-from anytask.training.recipe import Recipe, Source, load_recipe
-from anytask.training.superni import SuperNITask, read_superni
-from anytask.training.task_sources import read_tasks
-from anytask.training.task_texts import LabelledTexts, TextOutputs, TextPair, TextPairs
+from anytask.training.building.annotation import TaskInstructions, annotate, parse_instructions, read_instructions
+from anytask.training.building.labelled import read_labelled, read_pairs
+from anytask.training.building.recipe import Recipe, Source, load_recipe
+from anytask.training.building.superni import SuperNITask, read_superni
+from anytask.training.building.task_sources import read_tasks
+from anytask.training.building.task_texts import LabelledTexts, TextOutputs, TextPair, TextPairs
 
 PUBLISHED: dict[str, Any] = {
     "Contributors": ["Somebody"],

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pytest
 
 from anytask import Instructor
-from anytask.training.lexical import LexicalIndex
-from anytask.training.mining import EmbedTexts, mine_task
-from anytask.training.mining_options import MiningOptions
-from anytask.training.records import InstructedText, Record
-from anytask.training.vectors import embed_each
+from anytask.training.medi.records import InstructedText, Record
+from anytask.training.mining.lexical import LexicalIndex
+from anytask.training.mining.negatives import EmbedTexts, mine_task
+from anytask.training.mining.options import MiningOptions
+from anytask.training.mining.vectors import embed_each
 
 Floats = npt.NDArray[np.float32]
 QUERY, DOCUMENT = "Represent the question: ", "Represent the answer: "

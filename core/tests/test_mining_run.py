@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from anytask import Instructor
 from anytask.cli import app
-from anytask.training import vectors
-from anytask.training.mining_options import MiningOptions
-from anytask.training.mining_run import mine
-from anytask.training.record_files import read_records
-from anytask.training.records import InstructedText, Record
-from anytask.training.vectors import embed_each, embed_to_file
+from anytask.training.medi.record_files import read_records
+from anytask.training.medi.records import InstructedText, Record
+from anytask.training.mining import vectors
+from anytask.training.mining.options import MiningOptions
+from anytask.training.mining.run import mine
+from anytask.training.mining.vectors import embed_each, embed_to_file
 
 QUERY, DOCUMENT = "Represent the topic for retrieval: ", "Represent the paragraph: "
 
@@ -168,7 +168,9 @@ def test_a_sentence_transformers_folder_mines_alike(records: Path, tmp_path: Pat
 KILLED = textwrap.dedent("""
     import os, pathlib, signal, sys
     from anytask.cli import app
-    from anytask.training import mining_run, shards, vectors
+    from anytask.training import shards
+    from anytask.training.mining import run as mining_run
+    from anytask.training.mining import vectors
 
     vectors.CHUNK = 8
     embed, write, assemble = vectors.embed_each, shards.WorkFolder.write, mining_run.write_records
@@ -260,7 +262,7 @@ def test_finished_chunks_are_not_embedded_again(
 def test_a_large_file_is_sorted_in_batches(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = []
     for name, waiting in (("one", 1000), ("many", 7)):
-        monkeypatch.setattr("anytask.training.mining_run.WAITING", waiting)
+        monkeypatch.setattr("anytask.training.mining.run.WAITING", waiting)
         mine(records, tmp_path / f"{name}.jsonl", Counting(), MiningOptions(num_negatives=2))
         outputs.append((tmp_path / f"{name}.jsonl").read_bytes())
     assert outputs[0] == outputs[1]

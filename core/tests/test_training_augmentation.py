@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anytask import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION, Instruction
 from anytask.training.augmentation import Augmentation, paraphrases, word_dropout
-from anytask.training.records import InstructedText
+from anytask.training.medi.records import InstructedText
 
 QUESTION = "Represent the Wikipedia question for retrieving supporting documents: "
 

@@ -113,9 +113,9 @@ class TestTaskBatches:
         assert [batches[step][1].tolist() for step in reversed(range(2000))] == first[::-1]
 
     def test_errors(self) -> None:
-        with pytest.raises(ValueError, match="no task has no records"):
+        with pytest.raises(ValueError, match="there is no task to draw batches from"):
             TaskBatches({}, 8, 10)
-        with pytest.raises(ValueError, match="empty has no records"):
+        with pytest.raises(ValueError, match="nothing to draw batches from in empty: no records"):
             TaskBatches({"full": np.arange(4), "empty": np.arange(0)}, 8, 10)
 
 

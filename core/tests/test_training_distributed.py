@@ -20,7 +20,7 @@ from torch import Tensor
 
 from anytask import Instructor
 from anytask.training import InstructedText, Record, adaptation
-from anytask.training.record_files import write_records
+from anytask.training.medi.record_files import write_records
 from anytask.training.teacher import TeacherVectors
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
@@ -42,7 +42,7 @@ GRADIENTS = textwrap.dedent("""
     from anytask.training.batches import TaskBatches
     from anytask.training.collation import PairBatches
     from anytask.training.pair_store import PairStore
-    from anytask.training.record_files import read_records
+    from anytask.training.medi.record_files import read_records
     from anytask.training.teacher import TeacherVectors
     from anytask.training.trainer import Trainer
 

@@ -155,7 +155,7 @@ def test_after_a_step(make_model: Callable[..., Model]) -> None:
         model = make_model(dropout=0.0)
         optimiser = torch.optim.SGD(model.module.parameters(), lr=0.05)
         for _ in range(3):
-            loss, found, _ = model.through(cached, 150)
+            _loss, found, _ = model.through(cached, 150)
             optimiser.step()
         gradients.append(found)
     assert difference(gradients[1], gradients[0]) < 1e-7

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from anytask.checkpoint import load_checkpoint, save_checkpoint
-from anytask.training.model_card import write_model_card
+from anytask.training.report.model_card import write_model_card
 
 MakeCheckpoint = Callable[..., Path]
 RECIPE = {"start": "mini", "steps": 500, "learning_rate": 2e-5, "freeze": [], "lora_alpha": None, "layers": (1, 2)}

@@ -17,9 +17,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anytask.training.json_stream import CHUNK
-from anytask.training.record_files import read_many, read_records, scan_records, write_records
-from anytask.training.records import InstructedText, Record, RecordError, task_order
+from anytask.training.medi.json_stream import CHUNK
+from anytask.training.medi.record_files import read_many, read_records, scan_records, write_records
+from anytask.training.medi.records import InstructedText, Record, RecordError, task_order
 
 NAMES = [f"records{kind}{compression}" for kind in (".json", ".jsonl") for compression in ("", ".gz", ".zst")]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -260,7 +260,7 @@ def test_files_that_hold_nothing_or_something_else(tmp_path: Path) -> None:
 
 
 def test_a_file_without_record_ends_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anytask.training.json_stream.VALUE_LIMIT", 1 << 20)
+    monkeypatch.setattr("anytask.training.medi.json_stream.VALUE_LIMIT", 1 << 20)
     path = tmp_path / "records"
     for content in (b'{"' + b"x" * (1 << 22), b'["' + b"x" * (1 << 22)):
         path.write_bytes(content)
@@ -344,8 +344,8 @@ def test_a_file_can_be_rewritten_from_itself(tmp_path: Path) -> None:
 def test_a_killed_write_leaves_no_file(tmp_path: Path) -> None:
     script = """
 import itertools, sys
-from anytask.training.record_files import write_records
-from anytask.training.records import InstructedText, Record
+from anytask.training.medi.record_files import write_records
+from anytask.training.medi.records import InstructedText, Record
 pair = InstructedText("Represent: ", "text " * 100)
 write_records(itertools.repeat(Record(pair, pair, (), 1)), sys.argv[1])
 """
@@ -367,9 +367,9 @@ def test_large_files_take_no_more_memory_than_small_ones(tmp_path: Path) -> None
     script = """
 import random, resource, sys
 from pathlib import Path
-from anytask.training.data_card import DataCard
-from anytask.training.record_files import read_records, write_records
-from anytask.training.records import InstructedText, Record
+from anytask.training.medi.data_card import DataCard
+from anytask.training.medi.record_files import read_records, write_records
+from anytask.training.medi.records import InstructedText, Record
 
 def records(count):
     draw = random.Random(0)

@@ -17,7 +17,7 @@ import pytest
 
 from anytask import Instructor
 from anytask.training import Record, TrainingOptions
-from anytask.training.record_files import write_records
+from anytask.training.medi.record_files import write_records
 from anytask.training.run import train
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

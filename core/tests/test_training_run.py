@@ -21,8 +21,8 @@ from anytask.tokenization import InstructionTokenizer
 from anytask.training import InstructedText, Record, RecordError, TrainingOptions
 from anytask.training.batches import TaskBatches
 from anytask.training.collation import PairBatches
+from anytask.training.medi.record_files import write_records
 from anytask.training.pair_store import PairStore
-from anytask.training.record_files import write_records
 from anytask.training.run import train
 from anytask.training.splits import hold_out
 from anytask.training.start import Start
@@ -508,9 +508,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="nothing can be learnt with contrastive_weight 0 and no teacher"):
             train(toy_records, tmp_path / "model", start=str(toy_checkpoint), options=options, device="cpu")
 
-    def test_records_of_any_kind(
-        self, toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path
-    ) -> None:
+    def test_records_of_any_kind(self, toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path) -> None:
         """A generator is as good as a list; files and records together are told apart, not dropped."""
 
         def generated() -> Iterable[Record]:

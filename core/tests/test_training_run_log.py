@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from anytask.training.curves import draw_curves
-from anytask.training.metrics_file import MetricsFile
-from anytask.training.run_log import RunLog
+from anytask.training.report.curves import draw_curves
+from anytask.training.report.metrics_file import MetricsFile
+from anytask.training.report.run_log import RunLog
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -102,7 +102,7 @@ def test_a_killed_process_has_written_every_row(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from anytask.training.run_log import RunLog
+        from anytask.training.report.run_log import RunLog
 
         with RunLog(Path(sys.argv[1]), 100) as log:
             for step in range(1, 8):
@@ -213,7 +213,7 @@ class TestCurves:
 
     def test_leave_matplotlibs_windows_alone(self, tmp_path: Path) -> None:
         self.write(tmp_path, {}, steps=2)
-        script = "import sys, pathlib; from anytask.training.curves import draw_curves;"
+        script = "import sys, pathlib; from anytask.training.report.curves import draw_curves;"
         script += "draw_curves(pathlib.Path(sys.argv[1])); print('matplotlib.pyplot' in sys.modules)"
         run = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
         assert run.stdout == "False\n"

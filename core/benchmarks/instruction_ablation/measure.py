@@ -16,7 +16,7 @@ from anytask.evaluation import evaluate
 from anytask.evaluation.embedder import Embedder, embed
 from anytask.evaluation.metrics import ndcg_at_10
 from anytask.evaluation.suite import InstructionChoice
-from anytask.training.records import InstructedText
+from anytask.training.medi.records import InstructedText
 from anytask.training.validation import embed_instructed
 
 Figures = dict[str, float]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from anytask import Instruction
 from anytask.evaluation.embedder import Embedder, embed
-from anytask.training.labelled import read_labelled, read_pairs
-from anytask.training.pairing import pair_by_label
-from anytask.training.records import InstructedText, Record
-from anytask.training.task_texts import LabelledTexts, TextPair, TextPairs
+from anytask.training.building.labelled import read_labelled, read_pairs
+from anytask.training.building.pairing import pair_by_label
+from anytask.training.building.task_texts import LabelledTexts, TextPair, TextPairs
+from anytask.training.medi.records import InstructedText, Record
 
 WORDS = 24
 """Of each text; the same with and without instructions, so that both see the same."""
@@ -33,7 +33,7 @@ ASYMMETRIC = (
     "scitldr_title_abstract",
     WORDNET,
 )
-MIXTURES = {"symmetric": SYMMETRIC, "asymmetric": ASYMMETRIC, "both": SYMMETRIC + ASYMMETRIC}
+MIXTURES = {"both": SYMMETRIC + ASYMMETRIC, "symmetric": SYMMETRIC, "asymmetric": ASYMMETRIC}
 
 
 @dataclass(frozen=True)

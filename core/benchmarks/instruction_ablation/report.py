@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ KINDS = ("symmetric", "asymmetric")
 COLOURS = {"with": "#1f6f8b", "without": "#c8963e"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Row:
-    """A model and its figures, by measurement ("held out", "suite") and by task or kind of task.
+    """A model, with its figures by task and by kind of task in a file for each measurement ("held out", "suite").
 
     Args:
         mixture: what it was trained on; "start" for the model before.
@@ -26,17 +27,22 @@ class Row:
     instructions: str
     seed: int
     folder: Path
-    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def path(self, measurement: str) -> Path:
+        return self.folder / f"{measurement}, {self.instructions} instructions.json"
+
+    def figures(self, measurement: str) -> dict[str, float]:
+        found: dict[str, float] = json.loads(self.path(measurement).read_text("utf-8"))
+        return found
 
     def figure(self, measurement: str, name: str) -> float:
         """Of a task, a kind of tasks, or "mean", that of the two kinds."""
-        found = self.figures[measurement]
+        found = self.figures(measurement)
         return float(np.mean([found[kind] for kind in KINDS])) if name == "mean" else found[name]
 
 
-def write_report(rows: Sequence[Row], out: Path) -> str:
+def write_report(rows: Sequence[Row], measurements: Sequence[str], out: Path) -> str:
     """Write `table.md` and `figure.svg`; gives the tables."""
-    measurements = list(rows[0].figures)
     text = "\n\n".join([_kinds(rows, measurements), *(_tasks(rows, measurement) for measurement in measurements)])
     (out / "table.md").write_text(text + "\n", "utf-8")
     draw(rows, measurements).savefig(out / "figure.svg")
@@ -57,7 +63,7 @@ def _kinds(rows: Sequence[Row], measurements: Sequence[str]) -> str:
 def _tasks(rows: Sequence[Row], measurement: str) -> str:
     """What instructions add, by task."""
     mixtures = [mixture for mixture in _mixtures(rows) if mixture != "start"]
-    names = [name for name in rows[0].figures[measurement] if name not in KINDS]
+    names = [name for name in rows[0].figures(measurement) if name not in KINDS]
     lines = [[f"gain, {measurement}", *mixtures]]
     for name in names:
         lines.append([name, *(_spread(_gains(rows, mixture, measurement, name), "+") for mixture in mixtures)])

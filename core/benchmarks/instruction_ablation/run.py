@@ -11,13 +11,14 @@ command goes on. `--out` keeps the models, their figures, `table.md` and `figure
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import measure
-from mixture import MIXTURES, read_tasks, without_instructions
+from mixture import MIXTURES, Task, read_tasks, without_instructions
 from report import Row, write_report
 
 from anytask import Instructor
@@ -30,6 +31,7 @@ from anytask.training.run import train
 
 INSTRUCTIONS = ("with", "without")
 START = "start"
+HELD_OUT, SUITE = "held out", "suite"
 
 
 def main() -> None:
@@ -41,37 +43,27 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--jobs", type=int, default=1, help="models trained or measured at the same time")
     arguments = parser.parse_args()
     out: Path = arguments.out
     start = new_model(arguments.sizes, out / START)
     tasks = read_tasks(arguments.data, Instructor.from_pretrained("mini", device="cpu"))
     forms = {"with": tasks, "without": [without_instructions(task) for task in tasks]}
-    rows = [Row(START, instructions, 0, start) for instructions in INSTRUCTIONS]
-    for seed, mixture, instructions in product(range(arguments.seeds), MIXTURES, INSTRUCTIONS):
-        folder = out / f"{mixture}-{instructions}-{seed}"
-        rows.append(Row(mixture, instructions, seed, folder))
-        options = TrainingOptions(
-            steps=arguments.steps,
-            batch_size=arguments.batch_size,
-            learning_rate=arguments.learning_rate,
-            dropout=0.0,
-            held_out=0,
-            log_every=50,
-            save_every=max(1, arguments.steps // 3),
-            keep=0,
-            seed=seed,
-        )
-        if not (folder / "README.md").is_file():
-            chosen = [task for task in forms[instructions] if task.name in MIXTURES[mixture]]
-            records = [record for task in chosen for record in task.records]
-            train(records, folder, start=str(start), options=options, device="cpu")
-    for row in rows:
-        add(row, "held out", lambda model, row=row: measure.held_out(model, forms[row.instructions]))
-    write_report(rows, out)
-    for row in rows:
-        choice = "right" if row.instructions == "with" else "none"
-        add(row, "suite", lambda model, choice=choice: measure.suite(model, arguments.data / "dev", choice))
-    print(write_report(rows, out))
+    starts = [Row(START, instructions, 0, start) for instructions in INSTRUCTIONS]
+    trained = [
+        Row(mixture, instructions, seed, out / f"{mixture}-{instructions}-{seed}")
+        for mixture, seed, instructions in product(MIXTURES, range(arguments.seeds), INSTRUCTIONS)
+    ]
+    rows = starts + trained
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+        runs = [pool.submit(run, row, forms[row.instructions], start, options(row, arguments)) for row in trained]
+        runs += [pool.submit(measure_held_out, row, forms[row.instructions]) for row in starts]
+        for done in runs:
+            done.result()
+        write_report(rows, [HELD_OUT], out)
+        for done in [pool.submit(measure_suite, row, arguments.data / "dev") for row in rows]:
+            done.result()
+    print(write_report(rows, [HELD_OUT, SUITE], out))
 
 
 def new_model(sizes: str, folder: Path) -> Path:
@@ -83,12 +75,40 @@ def new_model(sizes: str, folder: Path) -> Path:
     return folder
 
 
-def add(row: Row, name: str, figures: Callable[[Instructor], measure.Figures]) -> None:
-    """Measure a row's model, unless that was done before."""
-    path = row.folder / f"{row.instructions} {name}.json"
-    if not path.is_file():
-        write_json(path, figures(Instructor.from_pretrained(row.folder, device="cpu")))
-    row.figures[name] = json.loads(path.read_text("utf-8"))
+def options(row: Row, arguments: argparse.Namespace) -> TrainingOptions:
+    return TrainingOptions(
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        dropout=0.0,
+        held_out=0,
+        log_every=50,
+        save_every=max(1, arguments.steps // 3),
+        keep=0,
+        seed=row.seed,
+    )
+
+
+def run(row: Row, tasks: Sequence[Task], start: Path, recipe: TrainingOptions) -> None:
+    """Train a model, or go on with it, and measure it."""
+    if not (row.folder / "README.md").is_file():
+        chosen = [task for task in tasks if task.name in MIXTURES[row.mixture]]
+        records = [record for task in chosen for record in task.records]
+        train(records, row.folder, start=str(start), options=recipe, device="cpu")
+    measure_held_out(row, tasks)
+
+
+def measure_held_out(row: Row, tasks: Sequence[Task]) -> None:
+    if not row.path(HELD_OUT).is_file():
+        model = Instructor.from_pretrained(row.folder, device="cpu")
+        write_json(row.path(HELD_OUT), measure.held_out(model, tasks))
+
+
+def measure_suite(row: Row, suite: Path) -> None:
+    if not row.path(SUITE).is_file():
+        model = Instructor.from_pretrained(row.folder, device="cpu")
+        choice = "right" if row.instructions == "with" else "none"
+        write_json(row.path(SUITE), measure.suite(model, suite, choice))
 
 
 if __name__ == "__main__":

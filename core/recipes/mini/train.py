@@ -18,9 +18,9 @@ from batches import SEED, MiniBatches, Stage
 from store import TextStore
 
 from anytask.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from anytask.training.curves import draw_curves
 from anytask.training.initialise import Sizes, new_checkpoint
 from anytask.training.options import TrainingOptions
+from anytask.training.report.curves import draw_curves
 from anytask.training.run import check_settings, make_accelerator
 from anytask.training.trainer import Trainer
 

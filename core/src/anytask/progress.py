@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""A progress bar such as `progress`: given a description and a total, yields what advances it."""
 
 
 @contextmanager
@@ -31,3 +34,9 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+@contextmanager
+def no_bar(_description: str, _total: int) -> Iterator[Callable[[int], None]]:
+    """Draws nothing."""
+    yield lambda _done: None

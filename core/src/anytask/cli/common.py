@@ -5,17 +5,23 @@ Tables go to standard output; progress, notes and errors to standard error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from anytask.evaluation import Embedder
+    from anytask.progress import Bar
+
+WARNINGS_SHOWN = 5
 
 out = Console()
 err = Console(stderr=True)
@@ -48,3 +54,48 @@ def load_embedder(model: str, device: str | None, dtype: DtypeOption, sentence_t
     from anytask.model import Instructor
 
     return Instructor.from_pretrained(model, device=device, dtype=dtype.value)
+
+
+def weights_digest(model: str, sentence_transformers: bool) -> str | None:
+    """A digest of the model's files; None for a hub id that sentence-transformers resolves."""
+    from anytask.hub import resolve
+    from anytask.training.shards import digest
+
+    if not sentence_transformers:
+        return digest(resolve(model))
+    return digest(model) if Path(model).is_dir() else None
+
+
+@contextmanager
+def warnings_told_at_the_end() -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    messages = list(dict.fromkeys(str(warning.message) for warning in caught))
+    for message in messages[:WARNINGS_SHOWN]:
+        err.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True, highlight=False)
+    if len(messages) > WARNINGS_SHOWN:
+        err.print(f"[dim]and {len(messages) - WARNINGS_SHOWN} more such warnings[/dim]", highlight=False)
+
+
+@contextmanager
+def bars() -> Iterator[Bar]:
+    """Draws bars under each other; one that was opened inside another goes when it is done."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    display = Progress(*columns, TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), console=err)
+    with ExitStack() as stack:
+        opened = 0
+
+        @contextmanager
+        def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+            nonlocal opened
+            if not display.live.is_started:
+                stack.enter_context(display)
+            row = display.add_task(description, total=total)
+            opened += 1
+            yield lambda done: display.advance(row, done)
+            opened -= 1
+            if opened:
+                display.remove_task(row)
+
+        yield bar

@@ -14,7 +14,7 @@ from anytask.cli.common import err, out, plain_errors
 from anytask.cli.medi_build import build
 
 if TYPE_CHECKING:
-    from anytask.training.data_card import TokenCounter
+    from anytask.training.medi.data_card import TokenCounter
 
 medi = typer.Typer(
     help="Training records (MEDI's form): check, convert, describe.", no_args_is_help=True, rich_markup_mode="rich"
@@ -47,7 +47,7 @@ def convert(
 ) -> None:
     """Write records in another form; keys other than query, pos, neg and task_id are not kept."""
     with plain_errors():
-        from anytask.training.record_files import read_records, write_records
+        from anytask.training.medi.record_files import read_records, write_records
 
         with reading([source]) as advance:
             count = write_records(read_records(source, advance), target)
@@ -67,9 +67,9 @@ def card(
 ) -> None:
     """Show what records hold: tasks, sizes, lengths, instructions."""
     with plain_errors():
-        from anytask.training.data_card import DataCard
-        from anytask.training.data_card_report import card_files, save, tables
-        from anytask.training.record_files import read_many
+        from anytask.training.medi.data_card import DataCard
+        from anytask.training.medi.data_card_report import card_files, save, tables
+        from anytask.training.medi.record_files import read_many
 
         if output is not None:
             card_files(output)
@@ -87,8 +87,8 @@ def card(
 
 def check(path: Path, max_errors: int, advance: Callable[[int], None]) -> str | None:
     """Tell a file's errors, or return what it holds."""
-    from anytask.training.record_files import scan_records
-    from anytask.training.records import RecordError
+    from anytask.training.medi.record_files import scan_records
+    from anytask.training.medi.records import RecordError
 
     tasks: set[str | int] = set()
     records = errors = 0
@@ -128,7 +128,7 @@ def token_counter(model: str) -> TokenCounter:
     from anytask.checkpoint import read_tokenizer
     from anytask.configuration import length_limit, module_folders
     from anytask.hub import resolve
-    from anytask.training.data_card import TokenCounter
+    from anytask.training.medi.data_card import TokenCounter
 
     folder = resolve(model)
     transformer = module_folders(folder)["Transformer"]

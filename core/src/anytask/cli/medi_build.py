@@ -11,12 +11,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from anytask.cli.common import DtypeOption, err, load_embedder, out, plain_errors
-from anytask.cli.mine import _bars, _warnings_told_at_the_end, _weights
+from anytask.cli.common import (
+    DtypeOption,
+    bars,
+    err,
+    load_embedder,
+    out,
+    plain_errors,
+    warnings_told_at_the_end,
+    weights_digest,
+)
 
 if TYPE_CHECKING:
-    from anytask.training.recipe import Kind, Recipe
-    from anytask.training.task_records import TaskSummary
+    from anytask.training.building.recipe import Kind, Recipe
+    from anytask.training.building.task_records import TaskSummary
 
 NAMES_SHOWN = 10
 
@@ -72,10 +80,10 @@ def build(
     Killed, the same command goes on where it stopped. Beside the output, a manifest lists the tasks.
     """
     with plain_errors():
-        from anytask.training.annotation import read_instructions
-        from anytask.training.build import build as build_file
-        from anytask.training.build import manifest_path
-        from anytask.training.recipe import load_recipe
+        from anytask.training.building.annotation import read_instructions
+        from anytask.training.building.build import build as build_file
+        from anytask.training.building.build import manifest_path
+        from anytask.training.building.recipe import load_recipe
 
         patterns: dict[Kind, list[str] | None] = {"super-ni": super_ni, "labelled": labelled, "paired": paired}
         if (recipe is None) == (not any(patterns.values())):
@@ -96,8 +104,8 @@ def build(
         if instructions is not None:
             mixture = replace(mixture, instructions={**mixture.instructions, **read_instructions(instructions)})
         model = load_embedder(embedder, device, dtype, sentence_transformers)
-        about = {"embedder": embedder, "weights": _weights(embedder, sentence_transformers), "dtype": dtype.value}
-        with _warnings_told_at_the_end(), _bars() as bar:
+        about = {"embedder": embedder, "weights": weights_digest(embedder, sentence_transformers), "dtype": dtype.value}
+        with warnings_told_at_the_end(), bars() as bar:
             summaries = build_file(mixture, data, output, model, about=about, overwrite=overwrite, bar=bar)
     out.print(_table(summaries, f"{escape(output.name)}, built with {escape(embedder)}"))
     out.print(f"manifest: {manifest_path(output)}", markup=False, soft_wrap=True, highlight=False)
@@ -114,8 +122,8 @@ def build(
 def _recipe_of_files(
     patterns: dict[Kind, list[str] | None], query_instruction: str | None, document_instruction: str | None
 ) -> Recipe:
-    from anytask.training.annotation import TaskInstructions
-    from anytask.training.recipe import Recipe, Source
+    from anytask.training.building.annotation import TaskInstructions
+    from anytask.training.building.recipe import Recipe, Source
 
     if query_instruction is None and document_instruction is not None:
         raise ValueError("--document-instruction goes with --query-instruction")

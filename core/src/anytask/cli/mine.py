@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from anytask.cli.common import DtypeOption, err, load_embedder, out, plain_errors
+from anytask.cli.common import (
+    DtypeOption,
+    bars,
+    load_embedder,
+    out,
+    plain_errors,
+    warnings_told_at_the_end,
+    weights_digest,
+)
 
 if TYPE_CHECKING:
-    from anytask.training.mining import Bar, MiningSummary
+    from anytask.training.mining.negatives import MiningSummary
 
 DEFAULT_RELATIVE_MARGIN = 0.05
 """The best setting of NV-Retriever (arXiv 2407.15831): TopK-PercPos at 95%."""
-WARNINGS_SHOWN = 5
 
 
 class SamplingOption(StrEnum):
@@ -86,8 +90,8 @@ def mine(
     """
     with plain_errors():
         from anytask.model import as_device
-        from anytask.training.mining_options import MiningOptions
-        from anytask.training.mining_run import mine as mine_file
+        from anytask.training.mining.options import MiningOptions
+        from anytask.training.mining.run import mine as mine_file
 
         if no_margin and not (absolute_margin is None and relative_margin is None):
             raise ValueError("--no-margin goes with neither --absolute-margin nor --relative-margin")
@@ -106,7 +110,7 @@ def mine(
             seed=seed,
         )
         embedder = load_embedder(model, device, dtype, sentence_transformers)
-        with _warnings_told_at_the_end(), _bars() as bar:
+        with warnings_told_at_the_end(), bars() as bar:
             summaries = mine_file(
                 records,
                 output,
@@ -115,56 +119,11 @@ def mine(
                 corpus=corpus,
                 instructions=not sentence_transformers if instructions is None else instructions,
                 device=as_device(device),
-                about={"model": model, "weights": _weights(model, sentence_transformers), "dtype": dtype.value},
+                about={"model": model, "weights": weights_digest(model, sentence_transformers), "dtype": dtype.value},
                 overwrite=overwrite,
                 bar=bar,
             )
     out.print(_table(summaries, f"{escape(str(output))}, mined with {escape(model)}", negatives))
-
-
-def _weights(model: str, sentence_transformers: bool) -> str | None:
-    """A digest of the model's files; None for a hub id that sentence-transformers resolves."""
-    from anytask.hub import resolve
-    from anytask.training.shards import digest
-
-    if not sentence_transformers:
-        return digest(resolve(model))
-    return digest(model) if Path(model).is_dir() else None
-
-
-@contextmanager
-def _warnings_told_at_the_end() -> Iterator[None]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    messages = list(dict.fromkeys(str(warning.message) for warning in caught))
-    for message in messages[:WARNINGS_SHOWN]:
-        err.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True, highlight=False)
-    if len(messages) > WARNINGS_SHOWN:
-        err.print(f"[dim]and {len(messages) - WARNINGS_SHOWN} more such warnings[/dim]", highlight=False)
-
-
-@contextmanager
-def _bars() -> Iterator[Bar]:
-    """Draws bars under each other; one that was opened inside another goes when it is done."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    display = Progress(*columns, TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), console=err)
-    with ExitStack() as stack:
-        opened = 0
-
-        @contextmanager
-        def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-            nonlocal opened
-            if not display.live.is_started:
-                stack.enter_context(display)
-            row = display.add_task(description, total=total)
-            opened += 1
-            yield lambda done: display.advance(row, done)
-            opened -= 1
-            if opened:
-                display.remove_task(row)
-
-        yield bar
 
 
 def _table(summaries: Sequence[MiningSummary], title: str, negatives: int) -> Table:

@@ -143,8 +143,8 @@ def adapt_to_examples(
     **rest: Any,
 ) -> Path:
     """Few-shot adaptation to labelled files; `options` are those that the user gave."""
+    from anytask.training.building.labelled import read_labelled
     from anytask.training.few_shot import DEFAULT_INSTRUCTION, Example, adapt
-    from anytask.training.labelled import read_labelled
 
     def examples(paths: Sequence[Path]) -> list[Example]:
         labelled = [read_labelled(path) for path in paths]

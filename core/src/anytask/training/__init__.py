@@ -6,8 +6,8 @@
 
 from anytask.training.contrastive import TextKeys, contrastive_loss
 from anytask.training.distillation import distillation_loss
+from anytask.training.medi.records import InstructedText, Record, RecordError
 from anytask.training.options import TrainingOptions
-from anytask.training.records import InstructedText, Record, RecordError
 
 __all__ = [
     "InstructedText",

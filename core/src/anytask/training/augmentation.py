@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 from anytask.instruction import Instruction
-from anytask.training.records import InstructedText
+from anytask.training.medi.records import InstructedText
 
 OPENINGS = ("Represent", "Encode", "Embed")
 ENDINGS = (": ", "; Input: ")

@@ -13,10 +13,10 @@ from anytask.batching import TokenizedText
 from anytask.tokenization import InstructionTokenizer
 from anytask.training.augmentation import Augmentation
 from anytask.training.batches import TaskBatches
+from anytask.training.medi.records import InstructedText, Record
 from anytask.training.objective import Roles
 from anytask.training.options import TrainingOptions
 from anytask.training.pair_store import PairStore, text_key
-from anytask.training.records import InstructedText, Record
 from anytask.training.teacher import TeacherVectors
 
 

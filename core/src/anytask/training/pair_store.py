@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from anytask.training.records import InstructedText, Record
+from anytask.training.medi.records import InstructedText, Record
 
 ROWS = 8192
 """Records of an Arrow batch."""

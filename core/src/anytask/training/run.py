@@ -14,16 +14,16 @@ from anytask.checkpoint import load_checkpoint, save_checkpoint
 from anytask.tokenization import InstructionTokenizer
 from anytask.training.batches import Rows, TaskBatches
 from anytask.training.collation import PairBatches
-from anytask.training.curves import draw_curves
 from anytask.training.files import write_json
-from anytask.training.metrics_file import MetricsFile
-from anytask.training.model_card import write_model_card
+from anytask.training.medi.record_files import read_records
+from anytask.training.medi.records import Record
 from anytask.training.options import TrainingOptions
 from anytask.training.pair_store import PairStore
-from anytask.training.record_files import read_records
-from anytask.training.records import Record
+from anytask.training.report.curves import draw_curves
+from anytask.training.report.metrics_file import MetricsFile
+from anytask.training.report.model_card import write_model_card
+from anytask.training.report.run_log import EVALUATION
 from anytask.training.run_folder import WORK, check_settings, remove_leftovers
-from anytask.training.run_log import EVALUATION
 from anytask.training.shards import digest
 from anytask.training.splits import SMALLEST_TASK, hold_out
 from anytask.training.start import Start
@@ -54,7 +54,7 @@ def train(
     """Train an INSTRUCTOR; the same call goes on with a run that was killed.
 
     Args:
-        records: MEDI files (see `anytask.training.record_files`), or records.
+        records: MEDI files (see `anytask.training.medi.record_files`), or records.
         output: becomes a model folder with a model card; `output`/training holds log, curves and checkpoints.
         start: the model to go on from, or a `Start`; by default the bundled one.
         options: the recipe; by default the paper's.

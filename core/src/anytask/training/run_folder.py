@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anytask.training.files import write_json
-from anytask.training.run_log import EVALUATION, EVENTS, LOG
+from anytask.training.report.run_log import EVALUATION, EVENTS, LOG
 from anytask.training.trainer import STATE
 
 WORK = "training"

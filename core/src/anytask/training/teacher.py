@@ -12,8 +12,8 @@ import numpy.typing as npt
 from anytask.evaluation.embedder import Embedder, embed
 from anytask.progress import progress
 from anytask.training.files import write_array
+from anytask.training.medi.records import InstructedText, Record
 from anytask.training.pair_store import text_key
-from anytask.training.records import InstructedText, Record
 
 BLOCK = 16_384
 """Texts of a file."""

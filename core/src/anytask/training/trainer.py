@@ -27,7 +27,7 @@ from anytask.training.files import whole_file
 from anytask.training.gradient_cache import BatchGradient
 from anytask.training.objective import Objective
 from anytask.training.options import TrainingOptions
-from anytask.training.run_log import RunLog
+from anytask.training.report.run_log import RunLog
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

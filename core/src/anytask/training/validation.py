@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from anytask.evaluation.embedder import Embedder, embed
 from anytask.evaluation.metrics import ndcg_at_10
+from anytask.training.medi.records import InstructedText, Record
 from anytask.training.nearest import top_k
-from anytask.training.records import InstructedText, Record
 
 Vectors = npt.NDArray[np.float32]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anytask.training.compressed import DamagedFileError, open_compressed
-from anytask.training.records import found
+from anytask.training.medi.compressed import DamagedFileError, open_compressed
+from anytask.training.medi.records import found
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anytask.evaluation.embedder import Embedder, embed
-from anytask.training.records import InstructedText
+from anytask.training.medi.records import InstructedText
 
 Vectors = npt.NDArray[np.float32]
 CHUNK = 4096

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anytask.training.files import whole_file
-from anytask.training.metrics_file import STEP, MetricsFile
-from anytask.training.run_log import EVALUATION, LOG
+from anytask.training.report.metrics_file import STEP, MetricsFile
+from anytask.training.report.run_log import EVALUATION, LOG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

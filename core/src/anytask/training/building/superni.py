@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anytask.training.json_rows import check_text, read_rows
-from anytask.training.task_texts import LabelledTexts, TextOutputs, text_key
+from anytask.training.building.json_rows import check_text, read_rows
+from anytask.training.building.task_texts import LabelledTexts, TextOutputs, text_key
 
 MAX_LABELS = 20
 """Most distinct outputs of a classification task."""

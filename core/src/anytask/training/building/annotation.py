@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION, Instruction
-from anytask.training.json_rows import check_text
-from anytask.training.superni import SuperNITask
+from anytask.training.building.json_rows import check_text
+from anytask.training.building.superni import SuperNITask
 
 
 class TaskInstructions(NamedTuple):

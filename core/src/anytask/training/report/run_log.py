@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from anytask.training.metrics_file import MetricsFile
+from anytask.training.report.metrics_file import MetricsFile
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -12,8 +12,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from anytask.training.lengths import Lengths
-from anytask.training.records import InstructedText, Record, task_order
+from anytask.training.medi.lengths import Lengths
+from anytask.training.medi.records import InstructedText, Record, task_order
 
 SIDES = ("query", "pos", "neg")
 INSTRUCTIONS = 100

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NoReturn
 
-from anytask.training.compressed import DamagedFileError
+from anytask.training.medi.compressed import DamagedFileError
 
 VALUE_LIMIT = 1 << 26
 """Bytes of the longest value: a file where none ends is not read into memory whole."""

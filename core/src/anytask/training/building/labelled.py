@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anytask.training.json_rows import check_text, field, matches, read_rows
-from anytask.training.task_texts import LabelledTexts, TextPair, TextPairs
+from anytask.training.building.json_rows import check_text, field, matches, read_rows
+from anytask.training.building.task_texts import LabelledTexts, TextPair, TextPairs
 
 LABELLED_FIELDS = {"text": "text", "label": "label"}
 PAIRED_FIELDS = {"query": "query", "pos": "pos", "neg": "neg"}

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from anytask.evaluation.embedder import Embedder, embed
-from anytask.training.annotation import TaskInstructions
 from anytask.training.augmentation import paraphrases
-from anytask.training.pairing import Pairing, pair_by_label, pair_by_output
-from anytask.training.recipe import Recipe
-from anytask.training.records import InstructedText, Record
-from anytask.training.task_sources import Task
-from anytask.training.task_texts import LabelledTexts, TextOutputs, TextPair, TextPairs, text_key
+from anytask.training.building.annotation import TaskInstructions
+from anytask.training.building.pairing import Pairing, pair_by_label, pair_by_output
+from anytask.training.building.recipe import Recipe
+from anytask.training.building.task_sources import Task
+from anytask.training.building.task_texts import LabelledTexts, TextOutputs, TextPair, TextPairs, text_key
+from anytask.training.medi.records import InstructedText, Record
 
 Vectors = npt.NDArray[np.float32]
 

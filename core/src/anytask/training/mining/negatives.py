@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -12,25 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anytask.training.candidates import TaskTexts, identity
-from anytask.training.lexical import LexicalIndex
-from anytask.training.mining_options import MiningOptions
+from anytask.progress import Bar, no_bar
+from anytask.training.medi.records import InstructedText, Record
+from anytask.training.mining.candidates import TaskTexts, identity
+from anytask.training.mining.lexical import LexicalIndex
+from anytask.training.mining.options import MiningOptions
 from anytask.training.nearest import top_k
-from anytask.training.records import InstructedText, Record
 
 Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 EmbedTexts = Callable[[str, Sequence[InstructedText]], Vectors]
 """Given "queries" or "documents" and their texts, unit vectors float32 [n, d]."""
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""A progress bar such as `anytask.progress.progress`: given a description and a total, yields what advances it."""
 QUERY_BLOCK = 4096
-
-
-@contextmanager
-def no_bar(_description: str, _total: int) -> Iterator[Callable[[int], None]]:
-    """Draws nothing."""
-    yield lambda _done: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from anytask.training.annotation import TaskInstructions, parse_instructions, read_instructions
-from anytask.training.labelled import LABELLED_FIELDS, PAIRED_FIELDS
+from anytask.training.building.annotation import TaskInstructions, parse_instructions, read_instructions
+from anytask.training.building.labelled import LABELLED_FIELDS, PAIRED_FIELDS
 
 Kind = Literal["super-ni", "labelled", "paired"]
 FIELDS: dict[str, Mapping[str, str]] = {"super-ni": {}, "labelled": LABELLED_FIELDS, "paired": PAIRED_FIELDS}
@@ -21,8 +21,9 @@ class Source:
     """Files that tasks are made of.
 
     Args:
-        kind: "super-ni" (see `anytask.training.superni`; a file may hold several tasks), "labelled" or "paired" (see
-            `anytask.training.labelled`; a file is a task, named as the file is without its suffixes).
+        kind: "super-ni" (see `anytask.training.building.superni`; a file may hold several tasks), "labelled" or
+            "paired" (see `anytask.training.building.labelled`; a file is a task, named as the file is without its
+            suffixes).
         files: glob patterns below the data folder.
         name: the task's, of a "labelled" or "paired" source of one file.
         tasks, exclude: glob patterns of the names of the tasks that are taken, and of those that aren't.

@@ -14,9 +14,9 @@ from typing import Any
 from anytask.configuration import dense_shape, encoder_shape, length_limit, module_folders, read_json, read_prompts
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
 from anytask.model import DOCUMENT_PROMPTS, QUERY_PROMPTS
-from anytask.training.curves import CURVES
 from anytask.training.files import whole_file
-from anytask.training.metrics_file import STEP
+from anytask.training.report.curves import CURVES
+from anytask.training.report.metrics_file import STEP
 
 MARK = "<!-- Written by anytask train, and written anew by it; remove this line to keep your own version. -->"
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "instructor", "t5", "anytask"]

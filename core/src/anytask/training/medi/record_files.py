@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from anytask.training.compressed import SUFFIXES, DamagedFileError, open_compressed, write_compressed
-from anytask.training.json_stream import read_array, read_lines
-from anytask.training.records import Record, RecordError
+from anytask.training.medi.compressed import SUFFIXES, DamagedFileError, open_compressed, write_compressed
+from anytask.training.medi.json_stream import read_array, read_lines
+from anytask.training.medi.records import Record, RecordError
 
 BOM = b"\xef\xbb\xbf"
 

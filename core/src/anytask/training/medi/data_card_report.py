@@ -10,9 +10,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from anytask.training.data_card import SIDES, DataCard, TaskSummary
 from anytask.training.files import whole_file, write_json
-from anytask.training.lengths import Lengths
+from anytask.training.medi.data_card import SIDES, DataCard, TaskSummary
+from anytask.training.medi.lengths import Lengths
 
 SIZES = ("task", "records", "share", "neg per record", "query", "pos", "neg")
 INSTRUCTIONS = ("task", "side", "texts", "instruction")

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from anytask.evaluation.embedder import Embedder
-from anytask.training.corpus import read_corpus
-from anytask.training.mining import Bar, MiningSummary, mine_task, no_bar
-from anytask.training.mining_options import MiningOptions
-from anytask.training.record_files import is_array_name, read_records, write_records
-from anytask.training.records import InstructedText, Record
+from anytask.progress import Bar, no_bar
+from anytask.training.medi.record_files import is_array_name, read_records, write_records
+from anytask.training.medi.records import InstructedText, Record
+from anytask.training.mining.corpus import read_corpus
+from anytask.training.mining.negatives import MiningSummary, mine_task
+from anytask.training.mining.options import MiningOptions
+from anytask.training.mining.vectors import Vectors, embed_to_file
 from anytask.training.shards import WorkFolder, digest
-from anytask.training.vectors import Vectors, embed_to_file
 
 TASKS = "tasks.jsonl"
 WAITING = 50_000
@@ -50,7 +51,7 @@ def mine(
         records: a file of MEDI records.
         output: .json or .jsonl, with .gz or .zst after it to compress.
         embedder: gives the vectors.
-        corpus: a file of further candidates (see `anytask.training.corpus.read_corpus`).
+        corpus: a file of further candidates (see `anytask.training.mining.corpus.read_corpus`).
         instructions: whether texts are embedded with their records' instructions, or without any.
         device: where the nearest are searched.
         about: what else the result depends on, such as the model's digest: JSON values by name.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from anytask.training.records import InstructedText, Record
+from anytask.training.medi.records import InstructedText, Record
 
 Indices = npt.NDArray[np.int64]
 
