@@ -41,7 +41,8 @@ def finetune(pairs: list[Pair], output: Path, epochs: float) -> Instructor:
         for pair in pairs
     ]
     options = TrainingOptions(epochs=epochs, batch_size=32, learning_rate=5e-4, temperature=0.05, held_out=0)
-    return Instructor.from_pretrained(train(records, output, options=options))
+    prompts = {"query": QUESTION, "document": NOTE}
+    return Instructor.from_pretrained(train(records, output, options=options, prompts=prompts))
 
 
 def figures(model: Instructor, pairs: list[Pair], notes: list[str]) -> dict[str, float]:
@@ -68,7 +69,7 @@ NOTES = (
 )
 
 
-def repair_shop(seed: int = 0, parts: int = 30, faults: int = 20) -> tuple[list[Pair], list[Pair], list[str]]:
+def repair_shop(parts: int, faults: int, seed: int = 0) -> tuple[list[Pair], list[Pair], list[str]]:
     """Pairs to train on, pairs held out, and all notes."""
     rng = random.Random(seed)
     words = made_up_words(rng)
@@ -105,8 +106,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("build/finetuned"), help="folder of the trained model")
     parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--parts", type=int, default=30, help="machine parts; each has a note for each fault")
+    parser.add_argument("--faults", type=int, default=20)
     arguments = parser.parse_args()
-    pairs, held_out, notes = repair_shop()
+    pairs, held_out, notes = repair_shop(arguments.parts, arguments.faults)
     before = figures(Instructor.from_pretrained("mini"), held_out, notes)
     model = finetune(pairs, arguments.output, arguments.epochs)
     after = figures(model, held_out, notes)

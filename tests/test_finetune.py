@@ -13,6 +13,7 @@ from anytask import Instructor
 EXAMPLE = Path(__file__).parents[1] / "examples" / "finetune.py"
 PATIENCE = 600
 """Seconds that a run may take on a busy machine."""
+SMALL = ("--parts", "8", "--faults", "6", "--epochs", "8")
 ESSENCE = 15
 """Lines that fine-tuning on one's own pairs may take."""
 
@@ -40,15 +41,15 @@ def table(output: str) -> dict[str, tuple[float, float]]:
 
 
 def test_what_is_learnt_carries_over_to_questions_that_were_held_out(tmp_path: Path) -> None:
-    output = run(tmp_path, "--epochs", "1", "--output", "tuned")
+    output = run(tmp_path, *SMALL, "--output", "tuned")
     found = table(output)
     assert set(found) == {"nDCG@10", "accuracy@1"}
-    assert found["nDCG@10"][1] > found["nDCG@10"][0] + 0.1
-    assert found["accuracy@1"][1] > found["accuracy@1"][0]
+    for before, after in found.values():
+        assert after > before + 0.2
     model = Instructor.from_pretrained(tmp_path / "tuned")
     assert model.query_instruction == "Represent the customer's question for retrieving the repair note: "
     assert (tmp_path / "tuned" / "README.md").is_file(), "a model card"
-    assert table(run(tmp_path, "--epochs", "1", "--output", "tuned")) == found, "a finished run is not run again"
+    assert table(run(tmp_path, *SMALL, "--output", "tuned")) == found, "a finished run is not run again"
 
 
 def test_the_essential_part_is_short() -> None:

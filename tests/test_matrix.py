@@ -104,13 +104,14 @@ class TestTable:
 
     def test_the_page_has_every_cell_and_the_ranges_of_today(self) -> None:
         rows = read_rows()
-        assert {(cell.package.distribution, cell.versions) for cell in cells()} <= {(row[0], row[1]) for row in rows}
+        wanted = {(cell.package.distribution, cell.versions) for cell in cells() if cell.package is not CORE}
+        assert wanted <= {(row[0], row[1]) for row in rows}
         assert all(len(row) == len(HEADER) for row in rows)
         page = PATH.read_text("utf-8")
         for package in PACKAGES:
             assert f"| {package.distribution} | `{', '.join(map(str, package.ranges))}` |" in page
 
-    @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+    @pytest.mark.parametrize("package", PACKAGES[1:], ids=lambda package: package.name)
     def test_the_lowest_versions_are_the_lower_ends_of_the_ranges(self, package: Package) -> None:
         """All but torch, of which every cell has the same build."""
         rows = [row[3] for row in read_rows() if row[:2] == [package.distribution, "lowest"]]

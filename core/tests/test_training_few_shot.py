@@ -181,11 +181,12 @@ class TestFolder:
         assert (frozen / "2_Dense" / "model.safetensors").read_bytes() == before
 
 
-class TestBatches:
-    @pytest.fixture(scope="class")
-    def tokenizer(self, toy_checkpoint: Path) -> InstructionTokenizer:
-        return InstructionTokenizer(load_checkpoint(toy_checkpoint).tokenizer, 64)
+@pytest.fixture(scope="module")
+def tokenizer(toy_checkpoint: Path) -> InstructionTokenizer:
+    return InstructionTokenizer(load_checkpoint(toy_checkpoint).tokenizer, 64)
 
+
+class TestBatches:
     def batches(
         self, tokenizer: InstructionTokenizer, process: int = 0, processes: int = 1, **options: Any
     ) -> LabelledBatches:
@@ -231,8 +232,8 @@ class TestBatches:
     @pytest.mark.parametrize(
         ("examples", "message"),
         [
-            ([], "the examples have 0 labels; at least two"),
-            ([Example("a", "x"), Example("b", "x")], "the examples have 1 label; at least two"),
+            ([], r"examples of 0 label\(s\); at least two"),
+            ([Example("a", "x"), Example("b", "x")], r"examples of 1 label\(s\); at least two"),
             ([Example("a", "x"), Example("b", "x"), Example("c", "y")], "label 'y' has a single example"),
         ],
     )

@@ -253,20 +253,14 @@ def test_the_command_killed_at_any_time(toy_checkpoint: Path, records_file: Path
     assert figures[0] == figures[1]
 
 
-class TestSettings:
-    @pytest.fixture(scope="class")
-    def finished(
-        self, toy_checkpoint: Path, toy_records: list[Record], tmp_path_factory: pytest.TempPathFactory
-    ) -> Path:
-        options = TrainingOptions(**{**OPTIONS, "steps": 2})
-        return train(
-            toy_records,
-            tmp_path_factory.mktemp("run") / "model",
-            start=str(toy_checkpoint),
-            options=options,
-            device="cpu",
-        )
+@pytest.fixture(scope="module")
+def finished(toy_checkpoint: Path, toy_records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = TrainingOptions(**{**OPTIONS, "steps": 2})
+    output = tmp_path_factory.mktemp("run") / "model"
+    return train(toy_records, output, start=str(toy_checkpoint), options=options, device="cpu")
 
+
+class TestSettings:
     def again(self, finished: Path, records: list[Record], start: Path | str, **changes: Any) -> None:
         arguments = {
             name: changes.pop(name) for name in ("evaluate_on", "prompts", "teacher", "suite") if name in changes

@@ -1,4 +1,4 @@
-"""Run the compatibility matrix.
+"""Run the compatibility matrix: all integrations, or the packages that are named.
 
     python -m tests.matrix [core] [chroma] [haystack] [langchain] [llama-index] [--versions lowest] [--python 3.12]
 
@@ -16,7 +16,7 @@ from datetime import date
 from rich.console import Console
 
 from . import table
-from .cells import PACKAGES, RESOLUTIONS, Cell
+from .cells import CORE, PACKAGES, RESOLUTIONS, Cell
 from .environment import build_wheels, default_python
 from .outcome import run_cell
 
@@ -32,7 +32,7 @@ def main() -> int:
     cells = [
         Cell(package, versions, arguments.python)
         for package in PACKAGES
-        if package.name in (arguments.packages or names)
+        if package.name in (arguments.packages or [name for name in names if name != CORE.name])
         for versions in RESOLUTIONS
         if arguments.versions in (None, versions)
     ]

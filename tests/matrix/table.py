@@ -24,7 +24,8 @@ dependencies and the core's, all else as new as goes with them), once with the n
 packages are installed from wheels. What the tests are run with (pytest and its plugins, mypy) is as new as goes with
 that. All tests run, the long ones and the type check of a user's file among them. torch is the same everywhere.
 
-`make matrix` runs it and rewrites this page, `make matrix ARGS="langchain haystack"` only the rows of these packages.
+`make matrix` runs it and rewrites this page, `make matrix ARGS="langchain haystack"` only the rows of these packages,
+`ARGS=core` the core's own tests.
 `tests/matrix/` is the program. A row that failed says why.
 """
 

@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("build/instruction_ablation"))
     parser.add_argument("--sizes", default="d_model=128,num_layers=2,num_heads=2,d_ff=512,dimension=256")
+    parser.add_argument("--mixtures", nargs="+", choices=list(MIXTURES), default=list(MIXTURES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -52,7 +53,7 @@ def main() -> None:
     starts = [Row(START, instructions, 0, start) for instructions in INSTRUCTIONS]
     trained = [
         Row(mixture, instructions, seed, out / f"{mixture}-{instructions}-{seed}")
-        for mixture, seed, instructions in product(MIXTURES, range(arguments.seeds), INSTRUCTIONS)
+        for mixture, seed, instructions in product(arguments.mixtures, range(arguments.seeds), INSTRUCTIONS)
     ]
     rows = starts + trained
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:

@@ -45,7 +45,8 @@ class PackedBatch:
 def pack(texts: Sequence[TokenizedText]) -> PackedBatch:
     """Lay out `texts`, which must be ordered by length."""
     token_ids = np.concatenate([text.ids for text in texts]).astype(np.int64)
-    pool_mask = np.ones(len(token_ids), dtype=np.float32)
+    mask = torch.ones(len(token_ids))  # torch's memory: MKL's last bits depend on the alignment
+    pool_mask = mask.numpy()
     start = 0
     groups = []
     for length, same in groupby(texts, key=lambda text: len(text.ids)):
@@ -55,7 +56,7 @@ def pack(texts: Sequence[TokenizedText]) -> PackedBatch:
             start += length
             count += 1
         groups.append(LengthGroup(first, count, length))
-    return PackedBatch(torch.from_numpy(token_ids), torch.from_numpy(pool_mask), tuple(groups))
+    return PackedBatch(torch.from_numpy(token_ids), mask, tuple(groups))
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -96,6 +96,9 @@ def train(
         from anytask.training.start import Start
 
         recipe = {**options, "freeze": tuple(options["freeze"] or ())}
+        for name in ("init", "tokenizer", "suite", "teacher") if few_shot else ("instruction",):
+            if was_given(context, name):
+                raise ValueError(f"--{name} goes {'without' if few_shot else 'with'} --few-shot")
         if few_shot:
             given = {name for name in recipe if was_given(context, name)}
             folder = adapt_to_examples(

@@ -80,7 +80,7 @@ class LabelledBatches:
             np.array([row for row, example in enumerate(examples) if example.label == label]) for label in labels
         ]
         if len(labels) < 2:
-            raise ValueError(f"the examples have {len(labels)} label; at least two are needed to tell apart")
+            raise ValueError(f"there are examples of {len(labels)} label(s); at least two are needed to tell apart")
         lonely = [label for label, rows in zip(labels, self.rows, strict=True) if len(rows) < 2]
         if lonely:
             raise ValueError(f"the label {lonely[0]!r} has a single example; give at least two of each")

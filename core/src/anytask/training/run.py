@@ -61,8 +61,8 @@ def train(
         evaluate_on: MEDI files of one's own to evaluate on during training.
         suite: an evaluation suite (see `anytask.evaluation`) to measure as well; its mean then says what is best.
         teacher: its vectors of the texts are learnt too, with `options.teacher_weight`.
-        prompts: the saved model's, by name ("query", "document"); None keeps those of `start`, or takes the records'
-            instructions where all have the same.
+        prompts: the saved model's, by name ("query", "document"); None keeps those of the model that it goes on from,
+            or takes the records' instructions where all have the same.
         licence: of the model, for its card.
         device: "cpu", or None for a GPU where there is one. Several processes are accelerate's or torchrun's to start.
 
@@ -99,7 +99,10 @@ def train(
         )
         checkpoint = start.checkpoint(store, work, max_length=options.max_length, seed=options.seed)
         taught = None if teacher is None else TeacherVectors.of_records(store, teacher, work / "teacher")
-    checkpoint.prompts = dict(prompts) if prompts is not None else checkpoint.prompts or _common_instructions(store)
+    if prompts is None:
+        of_start = {} if start.base is None else checkpoint.prompts
+        prompts = of_start or _common_instructions(store) or checkpoint.prompts
+    checkpoint.prompts = dict(prompts)
     tasks, held_out = hold_out(_usable(store.tasks()), options.held_out, options.seed)
     batches = PairBatches(
         store,
@@ -212,8 +215,9 @@ def _steps(options: TrainingOptions, tasks: Mapping[str, Rows]) -> int:
 
 def _common_instructions(store: PairStore) -> dict[str, str]:
     """The queries' and the positives' instruction, where all records have the same."""
-    found = {(record.query.instruction, record.pos.instruction) for record in store}
-    return dict(zip(("query", "document"), found.pop(), strict=True)) if len(found) == 1 else {}
+    first = store[0].query.instruction, store[0].pos.instruction
+    same = all((record.query.instruction, record.pos.instruction) == first for record in store)
+    return dict(zip(("query", "document"), first, strict=True)) if same else {}
 
 
 def _evaluations(
