@@ -45,7 +45,7 @@ def write_report(rows: Sequence[Row], measurements: Sequence[str], out: Path) ->
     """Write `table.md` and `figure.svg`; gives the tables."""
     text = "\n\n".join([_kinds(rows, measurements), *(_tasks(rows, measurement) for measurement in measurements)])
     (out / "table.md").write_text(text + "\n", "utf-8")
-    draw(rows, measurements).savefig(out / "figure.svg")
+    draw(rows, measurements).savefig(out / "figure.svg", metadata={"Date": None})
     return text
 
 
