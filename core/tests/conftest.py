@@ -200,6 +200,12 @@ def toy_records() -> list[Record]:
     return records
 
 
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no picture, which takes longer than all the rest of a short one."""
+    monkeypatch.setattr("anytask.training.run.draw_curves", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def toy_checkpoint(make_checkpoint: MakeCheckpoint) -> Path:
     """A checkpoint with T5's own random weights, for training from."""

@@ -26,6 +26,8 @@ from anytask.training.run import train
 from anytask.training.teacher import TeacherVectors
 from anytask.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 MakeCheckpoint = Callable[..., Path]
 SHORT: dict[str, Any] = {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "temperature": 0.05, "held_out": 0}
 

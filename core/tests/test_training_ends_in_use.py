@@ -20,7 +20,10 @@ from anytask.training.start import Start
 
 MakeCheckpoint = Callable[..., Path]
 SHORT: dict[str, Any] = {"steps": 4, "batch_size": 8, "learning_rate": 1e-2, "temperature": 0.05, "held_out": 20}
-pytestmark = pytest.mark.filterwarnings("ignore:.*more tokens with their instruction than max_length")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*more tokens with their instruction than max_length"),
+    pytest.mark.usefixtures("no_curves"),
+]
 
 QUESTION, ANSWER = "Represent the toy question: ", "Represent the toy answer: "
 TEXTS = ["where is the oak near the sun and ink", "zoo ice van", "", "one two three " * 300]

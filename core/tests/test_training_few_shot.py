@@ -21,6 +21,8 @@ from anytask.tokenization import InstructionTokenizer
 from anytask.training import TrainingOptions
 from anytask.training.few_shot import DEFAULT_INSTRUCTION, CentroidAccuracy, Example, LabelledBatches, adapt
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 MakeCheckpoint = Callable[..., Path]
 KEYWORDS = {
     "fruit": ["apple", "pear", "plum", "grape"],

@@ -22,7 +22,7 @@ from anytask.training.module import SentenceEncoder
 MakeCheckpoint = Callable[..., Path]
 Gradients = dict[str, Tensor]
 PAIRS, NEGATIVES = 5, 7
-CHUNK_TOKENS = pytest.mark.parametrize("chunk_tokens", [1, 60, 150, 400, 10**6])
+CHUNK_TOKENS = pytest.mark.parametrize("chunk_tokens", [1, 100, 10**6])
 
 
 def in_batch_loss(vectors: Tensor) -> Tensor:

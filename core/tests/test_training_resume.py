@@ -20,6 +20,8 @@ from anytask.training import Record, TrainingOptions
 from anytask.training.medi.record_files import write_records
 from anytask.training.run import train
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 WEIGHTS = ("model.safetensors", "2_Dense/model.safetensors")
 

@@ -29,6 +29,8 @@ from anytask.training.start import Start
 from anytask.training.trainer import Evaluation, Trainer
 from anytask.training.validation import PairRetrieval
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 MakeCheckpoint = Callable[..., Path]
 TOY: dict[str, Any] = {"steps": 60, "batch_size": 32, "learning_rate": 1e-2, "temperature": 0.05, "held_out": 60}
 SHORT: dict[str, Any] = {**TOY, "steps": 3, "batch_size": 8, "held_out": 0}

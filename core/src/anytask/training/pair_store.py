@@ -11,9 +11,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from anytask.training.medi.records import InstructedText, Record
+
+try:
+    import pyarrow as pa
+except ImportError as error:
+    raise ImportError(
+        f'training keeps its records with pyarrow ({error}); install it with: pip install "anytask[train]"'
+    ) from error
 
 ROWS = 8192
 """Records of an Arrow batch."""

@@ -142,16 +142,17 @@ def make_accelerator(options: TrainingOptions, device: str | None) -> Accelerato
     """Device, processes and precision.
 
     Raises:
-        ImportError: accelerate isn't installed.
+        ImportError: accelerate, or what draws the curves at the end, isn't installed.
         ValueError: a device other than the CPU or what accelerate finds, float16 on a CPU, or fewer pairs in a batch
             than processes.
     """
     try:
+        import matplotlib  # noqa: F401, of which a run that is at its end shouldn't find that it is missing
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
     except ImportError as error:
         raise ImportError(
-            f'training needs accelerate ({error}); install it with: pip install "anytask[train]"'
+            f'training needs accelerate and matplotlib ({error}); install them with: pip install "anytask[train]"'
         ) from error
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[options.precision]
     AcceleratorState._reset_state()  # which an earlier run of this process has fixed to its precision
