@@ -168,12 +168,12 @@ def test_a_sentence_transformers_folder_mines_alike(records: Path, tmp_path: Pat
 KILLED = textwrap.dedent("""
     import os, pathlib, signal, sys
     from anytask.cli import app
-    from anytask.training import shards
+    from anytask.files import work_folder
     from anytask.training.mining import run as mining_run
     from anytask.training.mining import vectors
 
     vectors.CHUNK = 8
-    embed, write, assemble = vectors.embed_each, shards.WorkFolder.write, mining_run.write_records
+    embed, write, assemble = vectors.embed_each, work_folder.WorkFolder.write, mining_run.write_records
     embedded = 0
 
     def run_until(place, count):
@@ -197,7 +197,8 @@ KILLED = textwrap.dedent("""
             if place == "assembled":
                 die()
 
-        vectors.embed_each, shards.WorkFolder.write, mining_run.write_records = embed_each, write_part, write_records
+        vectors.embed_each, mining_run.write_records = embed_each, write_records
+        work_folder.WorkFolder.write = write_part
         app()
 
     for place, count in (("tasks.jsonl", 0), ("embedding", 45), ("1.summary", 0), ("2.mined", 0), ("assembled", 0)):

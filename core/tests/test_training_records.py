@@ -17,7 +17,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anytask.training.medi.json_stream import CHUNK
+from anytask.files.json_stream import CHUNK
 from anytask.training.medi.record_files import read_many, read_records, scan_records, write_records
 from anytask.training.medi.records import InstructedText, Record, RecordError, task_order
 
@@ -260,7 +260,7 @@ def test_files_that_hold_nothing_or_something_else(tmp_path: Path) -> None:
 
 
 def test_a_file_without_record_ends_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anytask.training.medi.json_stream.VALUE_LIMIT", 1 << 20)
+    monkeypatch.setattr("anytask.files.json_stream.VALUE_LIMIT", 1 << 20)
     path = tmp_path / "records"
     for content in (b'{"' + b"x" * (1 << 22), b'["' + b"x" * (1 << 22)):
         path.write_bytes(content)

@@ -23,8 +23,8 @@ from report import Row, write_report
 
 from anytask import Instructor
 from anytask.checkpoint import load_checkpoint, save_checkpoint
+from anytask.files.whole import write_json
 from anytask.hub import resolve
-from anytask.training.files import write_json
 from anytask.training.initialise import new_checkpoint, parse_sizes
 from anytask.training.options import TrainingOptions
 from anytask.training.run import train

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +22,7 @@ from anytask.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from anytask.coalescing import Coalescer
 from anytask.cpu_encoder import CpuEncoder
 from anytask.engine import EncodingEngine, packs
+from anytask.errors import TruncationWarning
 from anytask.hub import resolve
 from anytask.inputs import InstructionLike, Texts, split_inputs
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
@@ -201,7 +202,7 @@ class Instructor:
         normalize: bool = True,
         truncate_dim: int | None = None,
         precision: Precision = "float32",
-        show_progress: bool = False,
+        show_progress: bool | Callable[[int], object] = False,
         as_tensor: bool = False,
         on_long: OnLong = "truncate",
     ) -> Any:
@@ -213,8 +214,9 @@ class Instructor:
             batch_tokens: most tokens computed in one step; None suits the device.
             normalize: give unit vectors.
             truncate_dim: keep this many leading dimensions (then normalise).
-            precision: "float32", "int8" or "binary" (see `anytask.precision.quantize`).
-            show_progress: draw a progress bar on standard error.
+            precision: "float32", "float16", "int8" or "binary" (see `anytask.precision.quantize`).
+            show_progress: draw a progress bar on standard error; or a function that is called with the number of texts
+                done after each step.
             as_tensor: give a torch tensor (on the CPU) instead of a numpy array.
             on_long: "truncate" cuts the tail of texts over `max_length` and warns once with their number, "error"
                 raises.
@@ -231,7 +233,9 @@ class Instructor:
         self._check(output, batch_tokens, on_long)
         tokenized = self._tokenizer(plain, instructions, on_long)
         self._warn_of_truncation(tokenized)
-        if show_progress:
+        if callable(show_progress):
+            vectors = self._engine.embed(tokenized, batch_tokens, show_progress)
+        elif show_progress:
             from anytask.progress import progress
 
             with progress("embedding", len(tokenized)) as advance:
@@ -296,8 +300,7 @@ class Instructor:
         cut = sum(text.truncated for text in tokenized)
         if cut:
             warnings.warn(
-                f"{cut} of {len(tokenized)} texts have more tokens with their instruction than max_length "
-                f"{self.max_length}; only their beginnings are embedded",
+                TruncationWarning(cut, len(tokenized), self.max_length),
                 stacklevel=_level_of_caller(),
             )
 

@@ -58,8 +58,8 @@ def load_embedder(model: str, device: str | None, dtype: DtypeOption, sentence_t
 
 def weights_digest(model: str, sentence_transformers: bool) -> str | None:
     """A digest of the model's files; None for a hub id that sentence-transformers resolves."""
+    from anytask.files.work_folder import digest
     from anytask.hub import resolve
-    from anytask.training.shards import digest
 
     if not sentence_transformers:
         return digest(resolve(model))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anytask.checkpoint import load_checkpoint, save_checkpoint
+from anytask.files.whole import write_json
+from anytask.files.work_folder import digest
 from anytask.tokenization import InstructionTokenizer
 from anytask.training.batches import Rows, TaskBatches
 from anytask.training.collation import PairBatches
-from anytask.training.files import write_json
 from anytask.training.medi.record_files import read_records
 from anytask.training.medi.records import Record
 from anytask.training.options import TrainingOptions
@@ -24,7 +25,6 @@ from anytask.training.report.metrics_file import MetricsFile
 from anytask.training.report.model_card import write_model_card
 from anytask.training.report.run_log import EVALUATION
 from anytask.training.run_folder import WORK, check_settings, remove_leftovers
-from anytask.training.shards import digest
 from anytask.training.splits import SMALLEST_TASK, hold_out
 from anytask.training.start import Start
 from anytask.training.teacher import TeacherVectors
@@ -61,8 +61,8 @@ def train(
         evaluate_on: MEDI files of one's own to evaluate on during training.
         suite: an evaluation suite (see `anytask.evaluation`) to measure as well; its mean then says what is best.
         teacher: its vectors of the texts are learnt too, with `options.teacher_weight`.
-        prompts: the saved model's, by name ("query", "document"); None keeps those of the model that it goes on from,
-            or takes the records' instructions where all have the same.
+        prompts: the saved model's, by name ("query", "document"); None takes the records' instructions where all have
+            the same, else those of the model that it goes on from.
         licence: of the model, for its card.
         device: "cpu", or None for a GPU where there is one. Several processes are accelerate's or torchrun's to start.
 
@@ -99,10 +99,7 @@ def train(
         )
         checkpoint = start.checkpoint(store, work, max_length=options.max_length, seed=options.seed)
         taught = None if teacher is None else TeacherVectors.of_records(store, teacher, work / "teacher")
-    if prompts is None:
-        of_start = {} if start.base is None else checkpoint.prompts
-        prompts = of_start or _common_instructions(store) or checkpoint.prompts
-    checkpoint.prompts = dict(prompts)
+    checkpoint.prompts = dict(_common_instructions(store) or checkpoint.prompts if prompts is None else prompts)
     tasks, held_out = hold_out(_usable(store.tasks()), options.held_out, options.seed)
     batches = PairBatches(
         store,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anytask.training.files import write_json
+from anytask.files.whole import write_json
 from anytask.training.report.run_log import EVALUATION, EVENTS, LOG
 from anytask.training.trainer import STATE
 

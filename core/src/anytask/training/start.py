@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anytask.checkpoint import Checkpoint, load_checkpoint
+from anytask.files.whole import whole_file
 from anytask.hub import resolve
-from anytask.training.files import whole_file
 from anytask.training.initialise import new_checkpoint, parse_sizes
 from anytask.training.pair_store import PairStore
 from anytask.training.vocabulary import DEFAULT_VOCAB_SIZE, read_tokenizer, train_tokenizer

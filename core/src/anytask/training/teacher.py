@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from anytask.evaluation.embedder import Embedder, embed
+from anytask.files.whole import write_array
 from anytask.progress import progress
-from anytask.training.files import write_array
 from anytask.training.medi.records import InstructedText, Record
 from anytask.training.pair_store import text_key
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from anytask.batching import PackedBatch, pack, plan_batches
 from anytask.checkpoint import Checkpoint, save_checkpoint
+from anytask.files.whole import whole_file
 from anytask.model import Instructor
 from anytask.training.adaptation import adapted, merged
 from anytask.training.collation import TextBatch
 from anytask.training.distributed import gather_rows
-from anytask.training.files import whole_file
 from anytask.training.gradient_cache import BatchGradient
 from anytask.training.objective import Objective
 from anytask.training.options import TrainingOptions

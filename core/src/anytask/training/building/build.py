@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from anytask.evaluation.embedder import Embedder
+from anytask.files.whole import write_json
+from anytask.files.work_folder import WorkFolder
 from anytask.progress import Bar, no_bar
 from anytask.training.building.recipe import Recipe
 from anytask.training.building.task_records import TaskSummary, task_records
 from anytask.training.building.task_sources import data_digest, read_tasks
-from anytask.training.files import write_json
 from anytask.training.medi.record_files import is_array_name, write_records
 from anytask.training.medi.records import Record
-from anytask.training.shards import WorkFolder
 
 
 def build(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anytask.training.medi.compressed import DamagedFileError, open_compressed
+from anytask.files.compressed import DamagedFileError, open_compressed
 from anytask.training.medi.records import found
 
 

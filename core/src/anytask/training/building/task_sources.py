@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from anytask.files.work_folder import digest
 from anytask.training.building.annotation import DEFAULT_LABELLED, DEFAULT_PAIRED, TaskInstructions, annotate
 from anytask.training.building.json_rows import matches
 from anytask.training.building.labelled import read_labelled, read_pairs
 from anytask.training.building.recipe import Recipe, Source
 from anytask.training.building.superni import read_superni
 from anytask.training.building.task_texts import LabelledTexts, TextOutputs, TextPairs
-from anytask.training.shards import digest
 
 SUFFIXES = (".jsonl", ".json", ".gz", ".zst")
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from anytask.training.files import whole_file, write_json
+from anytask.files.whole import whole_file, write_json
 from anytask.training.medi.data_card import SIDES, DataCard, TaskSummary
 from anytask.training.medi.lengths import Lengths
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from anytask.training.medi.compressed import SUFFIXES, DamagedFileError, open_compressed, write_compressed
-from anytask.training.medi.json_stream import read_array, read_lines
+from anytask.files.compressed import SUFFIXES, DamagedFileError, open_compressed, write_compressed
+from anytask.files.json_stream import read_array, read_lines
 from anytask.training.medi.records import Record, RecordError
 
 BOM = b"\xef\xbb\xbf"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from anytask.training.medi.compressed import open_compressed
+from anytask.files.compressed import open_compressed
 
 
 def read_corpus(path: str | Path, task_id: str | int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from anytask.evaluation.embedder import Embedder
+from anytask.files.work_folder import WorkFolder, digest
 from anytask.progress import Bar, no_bar
 from anytask.training.medi.record_files import is_array_name, read_records, write_records
 from anytask.training.medi.records import InstructedText, Record
@@ -19,7 +20,6 @@ from anytask.training.mining.corpus import read_corpus
 from anytask.training.mining.negatives import MiningSummary, mine_task
 from anytask.training.mining.options import MiningOptions
 from anytask.training.mining.vectors import Vectors, embed_to_file
-from anytask.training.shards import WorkFolder, digest
 
 TASKS = "tasks.jsonl"
 WAITING = 50_000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anytask.training.files import whole_file
+from anytask.files.whole import whole_file
 from anytask.training.report.metrics_file import STEP, MetricsFile
 from anytask.training.report.run_log import EVALUATION, LOG
 

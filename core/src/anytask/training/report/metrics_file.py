@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from anytask.training.files import whole_file
+from anytask.files.whole import whole_file
 
 STEP = "step"
 

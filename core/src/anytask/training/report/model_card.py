@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from anytask.configuration import dense_shape, encoder_shape, length_limit, module_folders, read_json, read_prompts
+from anytask.files.whole import whole_file
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
 from anytask.model import DOCUMENT_PROMPTS, QUERY_PROMPTS
-from anytask.training.files import whole_file
 from anytask.training.report.curves import CURVES
 from anytask.training.report.metrics_file import STEP
 

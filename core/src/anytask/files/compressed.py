@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from anytask.training.files import whole_file
+from anytask.files.whole import whole_file
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -144,5 +144,5 @@ def _zstandard() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:
-        raise ImportError('.zst files need zstandard: pip install "anytask[train]"') from error
+        raise ImportError('.zst files need zstandard: pip install "anytask[embed]"') from error
     return zstandard

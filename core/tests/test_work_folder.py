@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anytask.training.shards import WorkFolder, digest
+from anytask.files.work_folder import WorkFolder, digest
 
 
 def test_finished_parts_are_found_again(tmp_path: Path) -> None:

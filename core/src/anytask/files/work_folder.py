@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anytask.training.files import whole_file, write_json
+from anytask.files.whole import whole_file, write_json
 
 SETTINGS = "settings.json"
 

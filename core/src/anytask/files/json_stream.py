@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NoReturn
 
-from anytask.training.medi.compressed import DamagedFileError
+from anytask.files.compressed import DamagedFileError
 
 VALUE_LIMIT = 1 << 26
 """Bytes of the longest value: a file where none ends is not read into memory whole."""
@@ -117,6 +117,6 @@ def _ijson() -> ModuleType:
     try:
         import ijson
     except ImportError as error:
-        raise ImportError('JSON arrays are read with ijson: pip install "anytask[train]"') from error
+        raise ImportError('JSON arrays are read with ijson: pip install "anytask[embed]"') from error
     module: ModuleType = ijson
     return module
