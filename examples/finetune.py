@@ -41,8 +41,7 @@ def finetune(pairs: list[Pair], output: Path, epochs: float) -> Instructor:
         for pair in pairs
     ]
     options = TrainingOptions(epochs=epochs, batch_size=32, learning_rate=5e-4, temperature=0.05, held_out=0)
-    prompts = {"query": QUESTION, "document": NOTE}
-    return Instructor.from_pretrained(train(records, output, options=options, prompts=prompts))
+    return Instructor.from_pretrained(train(records, output, options=options))
 
 
 def figures(model: Instructor, pairs: list[Pair], notes: list[str]) -> dict[str, float]:

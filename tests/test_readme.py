@@ -14,7 +14,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 @pytest.mark.parametrize(
     "block", re.findall(r"```python\n(.*?)```", README, re.S), ids=lambda block: block.split("\n")[0]
 )
-def test_code_runs(block: str) -> None:
+def test_code_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 

@@ -1,6 +1,6 @@
 """Training speed and memory beside sentence-transformers' trainer: the same model, batches, loss and dropout.
 
-    python core/benchmarks/training_speed.py [--shape base] [--batch-size 8] [--precision float32 bfloat16]
+    python core/benchmarks/training_speed.py [--shape base] [--batch-size 8] [--precision float32] [--loss plain]
 
 `anytask.training` against SentenceTransformerTrainer with MultipleNegativesRankingLoss in both directions, which is
 half of ours; and with gradient caching against CachedMultipleNegativesRankingLoss, with several sizes of its
@@ -162,7 +162,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="of a turn")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--mini-batch", nargs="*", type=int, default=MINI_BATCHES, help="none leaves caching out")
+    parser.add_argument("--loss", nargs="+", choices=["plain", "cached"], default=["plain", "cached"])
+    parser.add_argument("--mini-batch", nargs="+", type=int, default=MINI_BATCHES, help="of their cached loss")
     arguments = parser.parse_args()
     console = Console()
     console.print(f"{arguments.shape}, {arguments.threads} thread(s): {describe()}", highlight=False)
@@ -175,9 +176,9 @@ def main() -> None:
         model = write_model(arguments.shape, folder / "model")
         work = Work(str(model), str(path), arguments.batch_size, arguments.threads)
         for precision in arguments.precision:
-            for sizes in ([None], arguments.mini_batch):
-                if sizes:
-                    console.print(table(compare(rivals(precision, sizes), work, folder, arguments), arguments))
+            for loss in arguments.loss:
+                sizes = [None] if loss == "plain" else arguments.mini_batch
+                console.print(table(compare(rivals(precision, sizes), work, folder, arguments), arguments))
 
 
 def rivals(precision: str, sizes: Sequence[int | None]) -> list[Rival]:

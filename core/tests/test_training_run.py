@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,6 @@ def learnt(toy_checkpoint: Path, toy_records: list[Record], tmp_path_factory: py
 
 class TestLearning:
     """One run of the toy task, looked at from all sides."""
-
-    @pytest.fixture(scope="class")
-    def learnt(self, toy_checkpoint: Path, toy_records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
-        options = TrainingOptions(**TOY, log_every=1, keep=3)
-        output = tmp_path_factory.mktemp("learnt") / "model"
-        assert train(toy_records, output, start=str(toy_checkpoint), options=options, device="cpu") == output
-        return output
 
     def test_the_loss_falls(self, learnt: Path) -> None:
         losses = [row["loss"] for row in rows(learnt / "training" / "log.csv")]
@@ -349,8 +343,21 @@ class TestStart:
         similarity = (before.encode(texts) * after.encode(texts)).sum(-1)
         assert (similarity < 1 - 1e-4).all()
         assert (similarity > 0.1).all()
-        prompted = self.FORMS[form].get("prompts")
-        assert after.query_instruction == ("Represent this: " if prompted else "Represent the toy question: ")
+        assert after.query_instruction == "Represent the toy question: "
+
+    def test_prompts_where_instructions_differ(
+        self, make_checkpoint: MakeCheckpoint, toy_records: list[Record], tmp_path: Path
+    ) -> None:
+        """They stay the model's; its own, else the defaults."""
+        first = toy_records[0]
+        records = [replace(first, query=InstructedText("Represent it: ", first.query.text)), *toy_records[1:]]
+        for prompts in ({"query": "Represent this: ", "document": "Represent that: "}, None):
+            folder = make_checkpoint(shape={"num_layers": 1}, prompts=prompts)
+            output = tmp_path / ("plain" if prompts is None else "prompted")
+            train(records, output, start=str(folder), options=TrainingOptions(**SHORT), device="cpu")
+            before, after = Instructor.from_pretrained(folder), Instructor.from_pretrained(output)
+            assert after.query_instruction == before.query_instruction
+            assert after.document_instruction == before.document_instruction
 
     def test_from_a_folder_without_normalise(
         self, make_checkpoint: MakeCheckpoint, toy_records: list[Record], tmp_path: Path
