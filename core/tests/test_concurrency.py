@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import copy
 import gc
 import logging
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +28,6 @@ import torch
 
 from anytask import Instructor, load_shared, release_shared
 from anytask.batching import TokenizedText
-from anytask.coalescing import Coalescer
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -56,7 +58,7 @@ def assert_same(left: Any, right: Any) -> None:
 class Watched:
     """A model whose engine keeps a list of its runs, can be held, and fails on one text."""
 
-    def __init__(self, folder: Path, run_tokens: int = 8192) -> None:
+    def __init__(self, folder: Path, step_tokens: int = 4096) -> None:
         self.model = Instructor.from_pretrained(folder, device="cpu")
         self.runs: list[list[str]] = []
         self.limits: list[int | None] = []
@@ -65,9 +67,16 @@ class Watched:
         self._go.set()
         self._embed = self.model._engine.embed
         self.model._engine.embed = self.embed  # type: ignore[method-assign, assignment]
-        self.model._coalescer = Coalescer(self.embed, run_tokens)
+        self.model._engine.batch_tokens = step_tokens
+        self.model._start()
 
-    def embed(self, texts: Sequence[TokenizedText], batch_tokens: int | None = None) -> torch.Tensor:
+    @property
+    def waiting(self) -> int:
+        return len(self.model._calls._coalescer._waiting)
+
+    def embed(
+        self, texts: Sequence[TokenizedText], batch_tokens: int | None = None, *advance: Callable[[int], object]
+    ) -> torch.Tensor:
         tokenizer = self.model._tokenizer.tokenizer
         run = [tokenizer.decode(text.ids.tolist()) for text in texts]
         self.runs.append(run)
@@ -75,13 +84,19 @@ class Watched:
         assert self._go.wait(PATIENCE)
         if any(self.poison is not None and self.poison in text for text in run):
             raise ZeroDivisionError(self.poison)
-        return self._embed(texts, batch_tokens)
+        return self._embed(texts, batch_tokens, *advance)
 
     def hold(self) -> None:
         self._go.clear()
 
     def release(self) -> None:
         self._go.set()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -90,7 +105,7 @@ class Watched:
 
     async def until_waiting(self, count: int) -> None:
         """Until one run is held and `count` more calls wait for theirs."""
-        await self.until(lambda: bool(self.runs) and len(self.model._coalescer._waiting) == count)
+        await self.until(lambda: bool(self.runs) and self.waiting == count)
 
 
 @pytest.fixture
@@ -213,20 +228,21 @@ class TestAsyncio:
         assert not caplog.records
 
     async def test_calls_are_served_in_the_order_of_their_arrival(self, folder: Path) -> None:
-        watched = Watched(folder, run_tokens=1)  # each call is a run of its own
+        watched = Watched(folder, step_tokens=6)  # runs of 24 such calls
         watched.hold()
         calls = []
-        for place in range(8):
+        for place in range(60):
             calls.append(asyncio.create_task(watched.model.aencode(f"call {place}")))
             await watched.until_waiting(place)
         watched.release()
         await asyncio.gather(*calls)
-        assert watched.runs == [[f"call {place}"] for place in range(8)]
+        assert [text for run in watched.runs for text in run] == [f"call {place}" for place in range(60)]
+        assert [len(run) for run in watched.runs] == [1, 24, 24, 11]
 
     async def test_a_small_call_need_not_wait_for_all_of_a_large_one(
         self, folder: Path, texts: list[str], expected: Any
     ) -> None:
-        watched = Watched(folder, run_tokens=400)
+        watched = Watched(folder, step_tokens=100)
         watched.hold()
         large = asyncio.create_task(watched.model.aencode(texts, INSTRUCTION))
         await watched.until_waiting(0)
@@ -239,7 +255,7 @@ class TestAsyncio:
         assert any("small" in run for run in watched.runs[1:3])
 
     async def test_a_large_call_ends_when_it_is_cancelled(self, folder: Path, texts: list[str]) -> None:
-        watched = Watched(folder, run_tokens=400)
+        watched = Watched(folder, step_tokens=100)
         watched.hold()
         large = asyncio.create_task(watched.model.aencode(texts, INSTRUCTION))
         await watched.until_waiting(0)
@@ -277,7 +293,7 @@ class TestAsyncio:
     async def test_the_worker_ends_with_its_model(self, folder: Path) -> None:
         model = Instructor.from_pretrained(folder)
         await model.aencode("text")
-        engine, worker = weakref.ref(model._engine), next(iter(model._coalescer._worker._threads))
+        engine, worker = weakref.ref(model._engine), next(iter(model._calls._coalescer._worker._threads))
         assert worker.is_alive()
         del model
         gc.collect()
@@ -299,6 +315,70 @@ class TestThreads:
             for start, results in enumerate(threads.map(encode, range(8), timeout=PATIENCE)):
                 for vectors in results:
                     assert_same(vectors, expected[start::8])
+
+    def test_concurrent_calls_share_runs(self, watched: Watched, texts: list[str], expected: Any) -> None:
+        watched.hold()
+        with ThreadPoolExecutor(len(texts)) as threads:
+            calls = [threads.submit(watched.model.encode, text, INSTRUCTION) for text in texts]
+            watched.wait_until(lambda: watched.waiting == len(texts) - 1)
+            watched.release()
+            assert_same(np.stack([call.result(PATIENCE) for call in calls]), expected)
+        assert [len(run) for run in watched.runs] == [1, len(texts) - 1]
+
+    def test_a_lone_call_is_computed_in_its_own_thread(self, folder: Path) -> None:
+        model = Instructor.from_pretrained(folder, device="cpu")
+        model.encode("text")
+        model.encode(["several", "texts"])
+        assert not model._calls._coalescer._worker._threads
+
+    def test_an_error_belongs_to_its_caller_only(self, watched: Watched, texts: list[str], expected: Any) -> None:
+        watched.poison = "poison"
+        watched.hold()
+        with ThreadPoolExecutor(16) as threads:
+            first = threads.submit(watched.model.encode, texts[0], INSTRUCTION)
+            watched.wait_until(lambda: bool(watched.runs))
+            good = [threads.submit(watched.model.encode, text, INSTRUCTION) for text in texts[1:10]]
+            poison = threads.submit(watched.model.encode, "this is poison")
+            surrogate = threads.submit(watched.model.encode, ["fine", "\ud800"])
+            long = threads.submit(watched.model.encode, "very " * 600, on_long="error")
+            watched.wait_until(lambda: watched.waiting == 12)
+            watched.release()
+            assert_same(np.stack([call.result(PATIENCE) for call in [first, *good]]), expected[:10])
+            with pytest.raises(ZeroDivisionError):
+                poison.result(PATIENCE)
+            with pytest.raises(ValueError, match=r"text 1 holds U\+D800"):
+                surrogate.result(PATIENCE)
+            with pytest.raises(ValueError, match="text 0 has more tokens"):
+                long.result(PATIENCE)
+
+    def test_each_caller_is_warned_of_its_own_truncations(self, folder: Path) -> None:
+        watched = Watched(folder)
+        watched.hold()
+        with ThreadPoolExecutor(3) as threads, warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            calls = [threads.submit(watched.model.encode, text) for text in ("first", "very " * 600, "short")]
+            watched.wait_until(lambda: watched.waiting == 2)
+            watched.release()
+            assert [call.result(PATIENCE).shape for call in calls] == [(watched.model.dimension,)] * 3
+        assert [str(warning.message)[:11] for warning in seen] == ["1 of 1 text"]
+        assert seen[0].filename == concurrent.futures.thread.__file__  # what called encode
+
+    def test_a_large_call_and_small_ones_do_not_wait_for_each_other(
+        self, folder: Path, texts: list[str], expected: Any
+    ) -> None:
+        watched = Watched(folder, step_tokens=100)
+        watched.hold()
+        with ThreadPoolExecutor(3) as threads:
+            large = threads.submit(watched.model.encode, texts, INSTRUCTION)
+            watched.wait_until(lambda: len(watched.runs) == 1)
+            small = threads.submit(watched.model.encode, "small")
+            watched.wait_until(lambda: len(watched.runs) == 2)  # begun, though the large one is still at work
+            also_small = threads.submit(watched.model.encode, "also small")
+            watched.wait_until(lambda: watched.waiting == 1)
+            watched.release()
+            assert_same(large.result(PATIENCE), expected)
+            assert_same(small.result(PATIENCE), watched.model.encode("small"))
+            assert_same(also_small.result(PATIENCE), watched.model.encode("also small"))
 
     def test_threads_and_coroutines_together(self, folder: Path, texts: list[str], expected: Any) -> None:
         model = Instructor.from_pretrained(folder)
@@ -333,7 +413,7 @@ class TestCopies:
         assert_same(model.encode(texts, INSTRUCTION), expected)
         assert repr(twin) == repr(model)
         assert twin.max_length == 200
-        assert twin._coalescer is not model._coalescer
+        assert twin._calls is not model._calls
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
     @pytest.mark.parametrize("projection", ["gated-gelu", "gated-silu"])
@@ -531,7 +611,7 @@ class TestProcesses:
             async def main():
                 model = Instructor.from_pretrained("mini")
                 call = asyncio.create_task(model.aencode(["some words and a number %d" % n * 50 for n in range(300)]))
-                while not model._coalescer._worker._threads:
+                while not model._calls._coalescer._worker._threads:
                     await asyncio.sleep(0.001)
                 await asyncio.sleep(0.2)
                 print("leaving")

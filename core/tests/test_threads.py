@@ -99,6 +99,14 @@ class TestEncode:
         model._engine.encoder = encoder
         assert np.isfinite(model.encode(sentences[:10])).all()
 
+    def test_a_caller_with_many_items_lets_others_in_between(self) -> None:
+        threads, taken = StepThreads(), []
+        many = threads.each(abs, (taken.append(item) or item for item in range(1000)), 2)  # type: ignore[func-returns-value]
+        next(many)
+        assert [result for _, result in threads.each(abs, [-5], 2)] == [5]
+        assert len(taken) <= 4
+        assert len(list(many)) == 999
+
     def test_the_callers_number_of_threads_stays(self, folder: Path, sentences: list[str]) -> None:
         StepThreads()._pool(3).shutdown()
         Instructor.from_pretrained(folder, device="cpu").encode(sentences[:10])

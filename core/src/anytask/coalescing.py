@@ -1,106 +1,184 @@
-"""Concurrent asynchronous calls share batches.
+"""Concurrent calls share runs of the model.
 
-One worker thread per model takes whatever calls have arrived while it was busy and embeds them together. Nobody waits
-for company: a call that finds the worker idle starts at once. A large call goes in parts, each of which queues anew, so
-that small ones aren't kept waiting by it and cancelling it takes effect.
+A call that finds the model idle is computed at once: a synchronous one in its own thread, so that a lone caller pays
+nothing, an asynchronous one in the worker thread. Calls that arrive meanwhile wait in one queue; whoever was computing
+then wakes the worker, which takes those that have waited longest, as many as fit into a run, and again until none is
+left. Nobody waits for company, nobody is overtaken, and what stands before a call are the run at work and the calls
+that came before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
+import threading
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
-
-from anytask.batching import TokenizedText, plan_batches
-
-Embed = Callable[[Sequence[TokenizedText], int | None], Tensor]
+from typing import Generic, Protocol, TypeVar
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
-    texts: Sequence[TokenizedText]
-    batch_tokens: int | None
-    future: Future[Tensor] = field(default_factory=Future)
+class Sized(Protocol):
+    """A call."""
 
     @property
-    def tokens(self) -> int:
-        return sum(len(text.ids) for text in self.texts)
+    def size(self) -> int:
+        """Its share of a run, in the unit of `Coalescer`'s `run_size`."""
 
 
-class Coalescer:
-    """Runs `embed` in a thread of its own on the texts of all waiting calls.
+Call = TypeVar("Call", bound=Sized)
+Answer = TypeVar("Answer")
 
-    The thread starts with the first call and ends with the coalescer, or with the interpreter once its run is done.
+
+@dataclass(eq=False)
+class _Waiting(Generic[Call, Answer]):
+    """A call in the queue. Of a coroutine, `future` belongs to `loop` and is touched in its thread alone."""
+
+    call: Call
+    future: Future[Answer] | asyncio.Future[Answer]
+    loop: asyncio.AbstractEventLoop | None = None
+    outcome: Answer | BaseException | None = field(default=None, init=False)
+
+    def deliver(self) -> None:
+        if self.future.cancelled():
+            return
+        try:
+            if isinstance(self.outcome, BaseException):
+                self.future.set_exception(self.outcome)
+            else:
+                self.future.set_result(self.outcome)  # type: ignore[arg-type]
+        except InvalidStateError:  # cancelled since
+            pass
+
+
+class Coalescer(Generic[Call, Answer]):
+    """Computes the calls of many threads and coroutines, one run at a time.
+
+    The worker thread starts when it is first needed and ends with the coalescer, or with the interpreter once no call
+    is waiting.
 
     Args:
-        embed: tokenized texts and most tokens of a step to vectors [n, dimension]; called by one thread at a time.
-        run_tokens: most tokens of a run, and of a part of a large call; a longer text is a run of its own.
+        compute: answers to several calls, in their order; an exception is what its caller gets raised. Where it raises
+            one instead, and so for all calls, each is computed alone, so that the error is its caller's only.
+        run_size: most of a run; a larger call is a run of its own.
     """
 
-    def __init__(self, embed: Embed, run_tokens: int = 8192) -> None:
-        self._embed = embed
-        self._run_tokens = run_tokens
-        self._waiting: deque[_Call] = deque()
+    def __init__(self, compute: Callable[[Sequence[Call]], Sequence[Answer | Exception]], run_size: int) -> None:
+        self._compute = compute
+        self._run_size = run_size
+        self._lock = threading.Lock()
+        self._busy = False
+        """Whether somebody computes, or the worker is about to; nothing waits otherwise."""
+        self._waiting: deque[_Waiting[Call, Answer]] = deque()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="anytask")
 
-    async def embed(self, texts: Sequence[TokenizedText], batch_tokens: int | None = None) -> Tensor:
-        """Vectors of `texts` [n, dimension], without blocking the event loop.
-
-        Args:
-            batch_tokens: as for `embed`; calls that share a run take the smallest.
+    def run(self, call: Call) -> Answer:
+        """The answer to a call of this thread.
 
         Raises:
-            what `embed` raises for these texts, never another call's error.
+            what `compute` raises for it.
         """
-        parts = list(plan_batches([len(text.ids) for text in texts], self._run_tokens))
-        if len(parts) <= 1:
-            return await asyncio.wrap_future(self.submit(texts, batch_tokens))
-        vectors = [
-            await asyncio.wrap_future(self.submit([texts[index] for index in part], batch_tokens)) for part in parts
-        ]
-        return await asyncio.to_thread(_in_order, vectors, parts)
+        with self._lock:
+            idle = not self._busy
+            self._busy = True
+        if idle:
+            try:
+                answer = self._compute([call])[0]
+            finally:
+                self._pass_on()
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        future: Future[Answer] = Future()
+        self.submit(call, future)
+        try:
+            return future.result()
+        except BaseException:  # also an interrupt of the one who waits
+            future.cancel()
+            raise
 
-    def submit(self, texts: Sequence[TokenizedText], batch_tokens: int | None = None) -> Future[Tensor]:
-        """Queue one call; cancelling its future drops it unless its run has begun."""
-        call = _Call(texts, batch_tokens)
-        self._waiting.append(call)
-        self._worker.submit(self._run_waiting)
-        return call.future
+    async def arun(self, call: Call) -> Answer:
+        """The answer to a call of this coroutine, whose cancellation drops the call unless its run has begun."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self.submit(call, future, loop)
+        return await future
 
-    def _run_waiting(self) -> None:
-        """One run: the calls that have waited longest. Each call asks for a run, so none is left behind."""
-        calls: list[_Call] = []
-        tokens = 0
-        while self._waiting and (not calls or tokens + self._waiting[0].tokens <= self._run_tokens):
-            call = self._waiting.popleft()
-            if call.future.set_running_or_notify_cancel():
-                calls.append(call)
-                tokens += call.tokens
-        if calls:
+    def submit(
+        self,
+        call: Call,
+        future: Future[Answer] | asyncio.Future[Answer],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Queue a call; `future` is told the outcome, in the thread of `loop` where it belongs to one."""
+        with self._lock:
+            self._waiting.append(_Waiting(call, future, loop))
+            idle = not self._busy
+            self._busy = True
+        if idle:
+            self._wake_worker()
+
+    def _pass_on(self) -> None:
+        """After a run outside the worker: calls that came meanwhile are the worker's."""
+        with self._lock:
+            self._busy = others = bool(self._waiting)
+        if others:
+            self._wake_worker()
+
+    def _wake_worker(self) -> None:
+        try:
+            self._worker.submit(self._serve)
+        except RuntimeError:  # the interpreter is ending and starts no more work in threads
+            self._serve()
+
+    def _serve(self) -> None:
+        """Runs for as long as calls are waiting."""
+        while calls := self._next_run():
             self._run(calls)
 
-    def _run(self, calls: Sequence[_Call]) -> None:
-        limits = [call.batch_tokens for call in calls if call.batch_tokens is not None]
+    def _next_run(self) -> list[_Waiting[Call, Answer]]:
+        """The calls that have waited longest; none, and the model is idle from here on."""
+        chosen: list[_Waiting[Call, Answer]] = []
+        size = 0
+        with self._lock:
+            while self._waiting and (not chosen or size + self._waiting[0].call.size <= self._run_size):
+                waiting = self._waiting.popleft()
+                if not waiting.future.cancelled():
+                    chosen.append(waiting)
+                    size += waiting.call.size
+            self._busy = bool(chosen)
+        return chosen
+
+    def _run(self, calls: Sequence[_Waiting[Call, Answer]]) -> None:
         try:
-            vectors = self._embed([text for call in calls for text in call.texts], min(limits, default=None))
-            parts = torch.split(vectors, [len(call.texts) for call in calls])
+            answers = self._compute([waiting.call for waiting in calls])
         except BaseException as error:
-            if len(calls) == 1:
-                calls[0].future.set_exception(error)
-            else:  # one call's failure is its own: run each alone
-                for call in calls:
-                    self._run([call])
-            return
-        for call, part in zip(calls, parts, strict=True):
-            call.future.set_result(part.clone() if len(calls) > 1 else part)
+            if len(calls) > 1:
+                for waiting in calls:
+                    self._run([waiting])
+                return
+            calls[0].outcome = error
+        else:
+            for waiting, answer in zip(calls, answers, strict=True):
+                waiting.outcome = answer
+        _deliver(calls)
 
 
-def _in_order(vectors: Sequence[Tensor], parts: Sequence[Sequence[int]]) -> Tensor:
-    """The vectors of all parts, where each part lists its texts' places in the call."""
-    places = torch.tensor([place for part in parts for place in part])
-    return torch.cat(list(vectors))[places.argsort()]
+def _deliver(calls: Sequence[_Waiting[Call, Answer]]) -> None:
+    """Tell the callers; each event loop is woken once for all of its own."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Waiting[Call, Answer]]] = defaultdict(list)
+    for waiting in calls:
+        if waiting.loop is None:
+            waiting.deliver()
+        else:
+            by_loop[waiting.loop].append(waiting)
+    for loop, theirs in by_loop.items():
+        # a loop that is closed has no coroutine left that could wait
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_deliver_all, theirs)
+
+
+def _deliver_all(calls: Sequence[_Waiting[Call, Answer]]) -> None:
+    for waiting in calls:
+        waiting.deliver()

@@ -8,63 +8,31 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from anytask.batching import TokenizedText
+from anytask.calls import Answer, Calls, EncodeCall
 from anytask.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from anytask.coalescing import Coalescer
 from anytask.cpu_encoder import CpuEncoder
 from anytask.engine import EncodingEngine, packs
 from anytask.errors import TruncationWarning
 from anytask.hub import resolve
 from anytask.inputs import InstructionLike, Texts, split_inputs
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
-from anytask.precision import Precision, quantize
+from anytask.output import Output, Vectors
+from anytask.precision import Precision
 from anytask.tokenization import InstructionTokenizer, OnLong
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names of a checkpoint's prompts that mean the document side, as sentence-transformers looks them up."""
-RUN_STEPS = 8
-"""Asynchronous calls share runs of this many steps: enough for long and short texts to find company of their length."""
 NOT_THE_CALLER = tuple(str(Path(module).parent) + os.sep for module in (__file__, asyncio.__file__))
 """Folders whose frames a warning doesn't point to."""
-
-Vectors = npt.NDArray[Any] | Tensor
-
-
-@dataclass(frozen=True)
-class _Output:
-    """How the vectors of a call leave it."""
-
-    normalize: bool
-    truncate_dim: int | None
-    precision: Precision
-    as_tensor: bool
-
-    def check(self, dimension: int) -> None:
-        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= dimension:
-            raise ValueError(
-                f"truncate_dim must be from 1 to the model's dimension {dimension}, got {self.truncate_dim}"
-            )
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
-
-    def finish(self, vectors: Tensor) -> Vectors:
-        """Raw vectors [n, dimension] to what the caller asked for."""
-        vectors = vectors[:, : self.truncate_dim]
-        if self.normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        compact = quantize(np.ascontiguousarray(vectors.numpy()), self.precision)
-        return torch.from_numpy(compact) if self.as_tensor else compact
 
 
 class Instructor:
@@ -88,8 +56,8 @@ class Instructor:
         self.__setstate__(self.from_pretrained(name_or_path, **options).__getstate__())
 
     def _start(self) -> None:
-        """What a process or a copy needs of its own: the worker of asynchronous calls."""
-        self._coalescer = Coalescer(self._engine.embed, run_tokens=RUN_STEPS * self._engine.batch_tokens)
+        """What a process or a copy needs of its own: the queue of concurrent calls and its worker."""
+        self._calls = Calls(self._tokenizer, self._engine)
         _live.add(self)
 
     @classmethod
@@ -206,7 +174,7 @@ class Instructor:
         as_tensor: bool = False,
         on_long: OnLong = "truncate",
     ) -> Any:
-        """Embed texts with an instruction.
+        """Embed texts with an instruction. Small calls of several threads that run at the same time share batches.
 
         Args:
             texts: a string, a list of strings, or a list of (instruction, text) pairs.
@@ -229,21 +197,18 @@ class Instructor:
             ValueError: an instruction without room for text, invalid Unicode, an unknown option.
         """
         single, plain, instructions = _inputs(texts, instruction)
-        output = _Output(normalize, truncate_dim, precision, as_tensor)
-        self._check(output, batch_tokens, on_long)
-        tokenized = self._tokenizer(plain, instructions, on_long)
-        self._warn_of_truncation(tokenized)
+        output = Output(normalize, truncate_dim, precision, as_tensor)
+        call = self._call(plain, instructions, output, batch_tokens, on_long)
         if callable(show_progress):
-            vectors = self._engine.embed(tokenized, batch_tokens, show_progress)
+            answer = self._calls.encode_alone(call, show_progress)
         elif show_progress:
             from anytask.progress import progress
 
-            with progress("embedding", len(tokenized)) as advance:
-                vectors = self._engine.embed(tokenized, batch_tokens, advance)
+            with progress("embedding", len(call)) as advance:
+                answer = self._calls.encode_alone(call, advance)
         else:
-            vectors = self._engine.embed(tokenized, batch_tokens)
-        finished = output.finish(vectors)
-        return finished[0] if single else finished
+            answer = self._calls.encode(call)
+        return self._vectors(answer, call, single)
 
     def encode_query(self, texts: Texts, instruction: InstructionLike | None = None, **options: Any) -> Any:
         """`encode` with the query instruction: the one given, else the checkpoint's, else the default.
@@ -274,12 +239,9 @@ class Instructor:
         get their turn; cancelling it ends it with the part at work.
         """
         single, plain, instructions = _inputs(texts, instruction)
-        output = _Output(normalize, truncate_dim, precision, as_tensor)
-        self._check(output, batch_tokens, on_long)
-        tokenized = await asyncio.to_thread(self._tokenizer, plain, instructions, on_long)
-        self._warn_of_truncation(tokenized)
-        finished = await asyncio.to_thread(output.finish, await self._coalescer.embed(tokenized, batch_tokens))
-        return finished[0] if single else finished
+        output = Output(normalize, truncate_dim, precision, as_tensor)
+        call = self._call(plain, instructions, output, batch_tokens, on_long)
+        return self._vectors(await self._calls.aencode(call), call, single)
 
     async def aencode_query(self, texts: Texts, instruction: InstructionLike | None = None, **options: Any) -> Any:
         """`encode_query` without blocking the event loop."""
@@ -289,20 +251,21 @@ class Instructor:
         """`encode_document` without blocking the event loop."""
         return await self.aencode(texts, self.document_instruction if instruction is None else instruction, **options)
 
-    def _check(self, output: _Output, batch_tokens: int | None, on_long: str) -> None:
+    def _call(
+        self, texts: list[str], instructions: list[str], output: Output, batch_tokens: int | None, on_long: OnLong
+    ) -> EncodeCall:
         output.check(self.dimension)
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         if on_long not in get_args(OnLong):
             raise ValueError(f"on_long must be one of {', '.join(get_args(OnLong))}, got {on_long!r}")
+        return EncodeCall(texts, instructions, output, batch_tokens, on_long)
 
-    def _warn_of_truncation(self, tokenized: Sequence[TokenizedText]) -> None:
-        cut = sum(text.truncated for text in tokenized)
-        if cut:
-            warnings.warn(
-                TruncationWarning(cut, len(tokenized), self.max_length),
-                stacklevel=_level_of_caller(),
-            )
+    def _vectors(self, answer: Answer, call: EncodeCall, single: bool) -> Any:
+        if answer.truncated:
+            warning = TruncationWarning(answer.truncated, len(call), self.max_length)
+            warnings.warn(warning, stacklevel=_level_of_caller())
+        return answer.vectors[0] if single else answer.vectors
 
     @staticmethod
     def similarity(a: Vectors, b: Vectors) -> Any:
@@ -329,7 +292,7 @@ class Instructor:
         save_checkpoint(self._checkpoint, Path(folder).expanduser())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_coalescer"}
+        return {name: value for name, value in self.__dict__.items() if name != "_calls"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -21,6 +22,9 @@ SPIN = "GOMP_SPINCOUNT"
 SPIN_SETTINGS = (SPIN, "OMP_WAIT_POLICY")
 SPINS = "10000"
 """Rounds, some 50 microseconds, after which a waiting OpenMP thread sleeps; without the setting it is milliseconds."""
+
+QUEUED_PER_THREAD = 2
+"""Items of a caller at work or waiting for each thread, so that none is idle while the next is queued."""
 
 
 def import_torch_without_spinning() -> None:
@@ -48,19 +52,28 @@ class StepThreads:
         self._lock = threading.Lock()
         self._pools: dict[int, ThreadPoolExecutor] = {}
 
-    def each(self, work: Callable[[Item], Result], items: Sequence[Item], count: int) -> Iterator[tuple[Item, Result]]:
+    def each(self, work: Callable[[Item], Result], items: Iterable[Item], count: int) -> Iterator[tuple[Item, Result]]:
         """Each item with what `work` makes of it, in the order of completion, computed by `count` threads.
+
+        Few items are queued at a time: other callers' come in between, and `items` may be made while others are
+        computed.
 
         Raises:
             what `work` raises; items not yet begun are then left.
         """
         pool = self._pool(count)
-        futures: dict[Future[Result], Item] = {pool.submit(work, item): item for item in items}
+        source = iter(items)
+        queued: dict[Future[Result], Item] = {}
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            while True:
+                for item in islice(source, QUEUED_PER_THREAD * count - len(queued)):
+                    queued[pool.submit(work, item)] = item
+                if not queued:
+                    return
+                for future in wait(queued, return_when=FIRST_COMPLETED).done:
+                    yield queued.pop(future), future.result()
         finally:
-            for future in futures:
+            for future in queued:
                 future.cancel()
 
     def _pool(self, count: int) -> ThreadPoolExecutor:

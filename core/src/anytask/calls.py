@@ -1,0 +1,171 @@
+"""Who computes a call of `encode`: its own thread, or a run that it shares with others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from anytask.batching import TokenizedText, plan_batches
+from anytask.coalescing import Coalescer
+from anytask.engine import EncodingEngine
+from anytask.output import Output, Vectors
+from anytask.tokenization import InstructionTokenizer, OnLong
+
+CHARACTERS_PER_TOKEN = 4
+"""About as many as English has; calls are sized by them before they are tokenized."""
+RUN_STEPS = 8
+"""Most steps of a shared run: enough for long and short texts to find company of their length."""
+PART_STEPS = 4
+"""Steps of a large asynchronous call between which other calls get their turn."""
+RAW = Output(normalize=False, as_tensor=True)
+
+
+@dataclass(frozen=True)
+class EncodeCall:
+    """What one call of `encode` asks for.
+
+    `tokenized` is given where the tokens are known already; the texts are then left out of account.
+    """
+
+    texts: Sequence[str]
+    instructions: Sequence[str]
+    output: Output
+    batch_tokens: int | None = None
+    on_long: OnLong = "truncate"
+    tokenized: Sequence[TokenizedText] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts if self.tokenized is None else self.tokenized)
+
+    @cached_property
+    def size(self) -> int:
+        """Tokens, about."""
+        if self.tokenized is not None:
+            return sum(len(text.ids) for text in self.tokenized)
+        characters = sum(map(len, self.texts)) + sum(map(len, self.instructions))
+        return len(self.texts) + characters // CHARACTERS_PER_TOKEN
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The vectors of a call, and how many of its texts were cut."""
+
+    vectors: Vectors
+    truncated: int
+
+
+class Calls:
+    """Computes calls with one tokenizer and engine.
+
+    Small ones, of half a step at most, share runs with others that come at the same time, from whatever thread or event
+    loop. A large one has nothing to gain from company: it is computed in its own thread or, when it is asynchronous, in
+    parts that queue among the shared runs.
+    """
+
+    def __init__(self, tokenizer: InstructionTokenizer, engine: EncodingEngine) -> None:
+        self._tokenizer = tokenizer
+        self._engine = engine
+        self._small = engine.batch_tokens // 2
+        self._part_tokens = PART_STEPS * engine.batch_tokens
+        self._coalescer = Coalescer(_Together(tokenizer, engine), RUN_STEPS * engine.batch_tokens)
+
+    def encode(self, call: EncodeCall) -> Answer:
+        """The answer, by whichever thread.
+
+        Raises:
+            ValueError: as the tokenizer.
+            RuntimeError: as the engine.
+        """
+        return self._coalescer.run(call) if call.size <= self._small else self.encode_alone(call)
+
+    def encode_alone(self, call: EncodeCall, advance: Callable[[int], object] = lambda _: None) -> Answer:
+        """The answer, by this thread; `advance` is called with the number of texts done after each step."""
+        tokenized = self._tokenizer(call.texts, call.instructions, call.on_long)
+        vectors = self._engine.embed(tokenized, call.batch_tokens, advance)
+        return Answer(call.output.finish(vectors), _truncated(tokenized))
+
+    async def aencode(self, call: EncodeCall) -> Answer:
+        """The answer, without blocking the event loop. Cancelling it ends it with the part at work."""
+        if call.size <= self._small:
+            return await self._coalescer.arun(call)
+        tokenized = await asyncio.to_thread(self._tokenizer, call.texts, call.instructions, call.on_long)
+        parts = list(plan_batches([len(text.ids) for text in tokenized], self._part_tokens))
+        answers = [
+            await self._coalescer.arun(replace(call, tokenized=[tokenized[place] for place in part], output=RAW))
+            for part in parts
+        ]
+        vectors = await asyncio.to_thread(_in_order, [answer.vectors for answer in answers], parts)
+        return Answer(await asyncio.to_thread(call.output.finish, vectors), _truncated(tokenized))
+
+
+class _Together:
+    """Answers to several calls: tokenized, embedded and, where they ask for the same, finished together."""
+
+    def __init__(self, tokenizer: InstructionTokenizer, engine: EncodingEngine) -> None:
+        self._tokenizer = tokenizer
+        self._engine = engine
+
+    def __call__(self, calls: Sequence[EncodeCall]) -> list[Answer | Exception]:
+        tokenized = self._tokenize(calls)
+        good = [
+            (call, texts) for call, texts in zip(calls, tokenized, strict=True) if not isinstance(texts, ValueError)
+        ]
+        limits = [call.batch_tokens for call, _ in good if call.batch_tokens is not None]
+        vectors = self._engine.embed([text for _, texts in good for text in texts], min(limits, default=None))
+        finished = _finish([call for call, _ in good], vectors)
+        return [
+            texts if isinstance(texts, ValueError) else Answer(next(finished), _truncated(texts)) for texts in tokenized
+        ]
+
+    def _tokenize(self, calls: Sequence[EncodeCall]) -> list[Sequence[TokenizedText] | ValueError]:
+        """The tokens of each call, or what is wrong with its texts."""
+        fresh = [call for call in calls if call.tokenized is None]
+        if any(call.on_long == "error" for call in fresh):
+            return [self._tokenize_alone(call) for call in calls]
+        texts = [text for call in fresh for text in call.texts]
+        instructions = [instruction for call in fresh for instruction in call.instructions]
+        try:
+            together = iter(self._tokenizer(texts, instructions))
+        except ValueError:
+            return [self._tokenize_alone(call) for call in calls]
+        return [list(islice(together, len(call))) if call.tokenized is None else call.tokenized for call in calls]
+
+    def _tokenize_alone(self, call: EncodeCall) -> Sequence[TokenizedText] | ValueError:
+        if call.tokenized is not None:
+            return call.tokenized
+        try:
+            return self._tokenizer(call.texts, call.instructions, call.on_long)
+        except ValueError as error:
+            return error
+
+
+def _finish(calls: Sequence[EncodeCall], vectors: Tensor) -> Iterator[Vectors]:
+    """What each call asks of its rows of the raw `vectors`; none keeps those of others in memory."""
+    sizes = list(map(len, calls))
+    if len({call.output for call in calls}) > 1:
+        for call, part in zip(calls, torch.split(vectors, sizes), strict=True):
+            yield call.output.finish(part.clone())
+    elif len(calls) == 1:
+        yield calls[0].output.finish(vectors)
+    elif calls:
+        finished, start = calls[0].output.finish(vectors), 0
+        for size in sizes:
+            rows = finished[start : start + size]
+            yield rows.clone() if isinstance(rows, Tensor) else rows.copy()
+            start += size
+
+
+def _truncated(texts: Sequence[TokenizedText]) -> int:
+    return sum(text.truncated for text in texts)
+
+
+def _in_order(vectors: Sequence[Vectors], parts: Sequence[Sequence[int]]) -> Tensor:
+    """The vectors of all parts, where each part lists its texts' places in the call."""
+    places = torch.tensor([place for part in parts for place in part])
+    return torch.cat([torch.as_tensor(part) for part in vectors])[places.argsort()]
