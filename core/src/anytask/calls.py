@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +18,9 @@ from anytask.coalescing import Coalescer
 from anytask.engine import EncodingEngine
 from anytask.output import Output, Vectors
 from anytask.tokenization import InstructionTokenizer, OnLong
+
+if TYPE_CHECKING:
+    from anytask.devices import DevicePool
 
 CHARACTERS_PER_TOKEN = 4
 """About as many as English has; calls are sized by them before they are tokenized."""
@@ -74,6 +79,8 @@ class Calls:
         self._small = engine.batch_tokens // 2
         self._part_tokens = PART_STEPS * engine.batch_tokens
         self._coalescer = Coalescer(_Together(tokenizer, engine), RUN_STEPS * engine.batch_tokens)
+        self._pool: DevicePool | None = None
+        self._pool_lock = threading.Lock()
 
     def encode(self, call: EncodeCall) -> Answer:
         """The answer, by whichever thread.
@@ -89,6 +96,39 @@ class Calls:
         tokenized = self._tokenizer(call.texts, call.instructions, call.on_long)
         vectors = self._engine.embed(tokenized, call.batch_tokens, advance)
         return Answer(call.output.finish(vectors), _truncated(tokenized))
+
+    def encode_on(
+        self, devices: Sequence[str | torch.device], call: EncodeCall, advance: Callable[[int], object]
+    ) -> Answer:
+        """The answer, by a worker process on each device; they stay until other devices are named, or `close`.
+
+        Raises:
+            ValueError: as `encode`, or a device that isn't there; before any process is started.
+            WorkerError: a worker ended.
+        """
+        from anytask.devices import device_names
+
+        names = device_names(devices)
+        tokenized = self._tokenizer(call.texts, call.instructions, call.on_long)
+        vectors = self._pool_on(names).embed(tokenized, call.batch_tokens, advance)
+        return Answer(call.output.finish(vectors), _truncated(tokenized))
+
+    def _pool_on(self, devices: Sequence[str]) -> DevicePool:
+        from anytask.devices import DevicePool
+
+        with self._pool_lock:
+            if self._pool is None or self._pool.closed or self._pool.devices != devices:
+                if self._pool is not None:
+                    self._pool.close()
+                self._pool = DevicePool(self._engine, devices)
+            return self._pool
+
+    def close(self) -> None:
+        """End the worker processes, if there are any."""
+        with self._pool_lock:
+            if self._pool is not None:
+                self._pool.close()
+                self._pool = None
 
     async def aencode(self, call: EncodeCall) -> Answer:
         """The answer, without blocking the event loop. Cancelling it ends it with the part at work."""

@@ -1,10 +1,14 @@
-"""The exception and the warning that are ours."""
+"""The exceptions and the warning that are ours."""
 
 from __future__ import annotations
 
 
 class CheckpointError(ValueError):
     """A checkpoint can't be found, read or used; the message names the path, what was found and what to do."""
+
+
+class WorkerError(RuntimeError):
+    """A worker process of several devices ended; the message names the device and the exit code."""
 
 
 class TruncationWarning(UserWarning):

@@ -8,9 +8,10 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
@@ -173,6 +174,7 @@ class Instructor:
         show_progress: bool | Callable[[int], object] = False,
         as_tensor: bool = False,
         on_long: OnLong = "truncate",
+        device: Sequence[str | torch.device] | None = None,
     ) -> Any:
         """Embed texts with an instruction. Small calls of several threads that run at the same time share batches.
 
@@ -188,6 +190,8 @@ class Instructor:
             as_tensor: give a torch tensor (on the CPU) instead of a numpy array.
             on_long: "truncate" cuts the tail of texts over `max_length` and warns once with their number, "error"
                 raises.
+            device: devices that share the work, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"], each with a process of
+                its own. The processes are kept for later calls that name the same devices, until `close`.
 
         Returns:
             float32 [n, dimension]; [dimension] for a single string; [0, dimension] for an empty list.
@@ -195,19 +199,18 @@ class Instructor:
         Raises:
             TypeError: something in `texts` is no string; the message names its index and type.
             ValueError: an instruction without room for text, invalid Unicode, an unknown option.
+            WorkerError: a process of `device` ended.
         """
         single, plain, instructions = _inputs(texts, instruction)
         output = Output(normalize, truncate_dim, precision, as_tensor)
         call = self._call(plain, instructions, output, batch_tokens, on_long)
-        if callable(show_progress):
-            answer = self._calls.encode_alone(call, show_progress)
-        elif show_progress:
-            from anytask.progress import progress
-
-            with progress("embedding", len(call)) as advance:
+        with _advance(show_progress, len(call)) as advance:
+            if device is not None:
+                answer = self._calls.encode_on(device, call, advance)
+            elif show_progress:
                 answer = self._calls.encode_alone(call, advance)
-        else:
-            answer = self._calls.encode(call)
+            else:
+                answer = self._calls.encode(call)
         return self._vectors(answer, call, single)
 
     def encode_query(self, texts: Texts, instruction: InstructionLike | None = None, **options: Any) -> Any:
@@ -291,6 +294,16 @@ class Instructor:
         """
         save_checkpoint(self._checkpoint, Path(folder).expanduser())
 
+    def close(self) -> None:
+        """End the processes that `encode(device=[...])` started. The model can be used further."""
+        self._calls.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_calls"}
 
@@ -311,6 +324,19 @@ def _inputs(
     single = isinstance(texts, str)
     items: Iterable[object] = [texts] if isinstance(texts, str) else texts
     return single, *split_inputs(items, instruction)
+
+
+def _advance(
+    show_progress: bool | Callable[[int], object], total: int
+) -> AbstractContextManager[Callable[[int], object]]:
+    """What is called with the number of texts done: the caller's own function, a bar's, or none."""
+    if callable(show_progress):
+        return nullcontext(show_progress)
+    if not show_progress:
+        return nullcontext(lambda _: None)
+    from anytask.progress import progress
+
+    return progress("embedding", total)
 
 
 def _level_of_caller() -> int:
