@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from anytask.precision import quantize
+from anytask.precision import Calibration, dequantize, quantize
 
 Matrix = npt.NDArray[np.float32]
 
@@ -72,7 +74,7 @@ def test_a_vector_by_itself_is_the_same_as_in_company(vectors: Matrix, precision
     assert np.array_equal(together, np.stack(alone))
 
 
-@pytest.mark.parametrize(("precision", "width"), [("float32", 20), ("int8", 20), ("binary", 3)])
+@pytest.mark.parametrize(("precision", "width"), [("float32", 20), ("float16", 20), ("int8", 20), ("binary", 3)])
 def test_no_vectors(precision: str, width: int) -> None:
     assert quantize(np.empty((0, 20), np.float32), precision).shape == (0, width)  # type: ignore[arg-type]
 
@@ -85,5 +87,96 @@ def test_zero_and_tiny_vectors() -> None:
 
 
 def test_unknown_precision(vectors: Matrix) -> None:
-    with pytest.raises(ValueError, match=r"float32, int8, binary.*'int4'"):
+    with pytest.raises(ValueError, match=r"float32, float16, int8, binary.*'int4'"):
         quantize(vectors, "int4")  # type: ignore[arg-type]
+
+
+def test_float16_rounds(vectors: Matrix) -> None:
+    rounded = quantize(vectors, "float16")
+    assert rounded.dtype == np.float16
+    assert np.array_equal(rounded, vectors.astype(np.float16))
+    assert dequantize(rounded).dtype == np.float32
+
+
+@given(MATRICES)
+def test_calibrated_int8_is_the_nearest_of_256_steps_over_the_range(vectors: Matrix) -> None:
+    calibration = Calibration.of(np.concatenate([vectors, -vectors]))
+    codes = quantize(vectors, "int8", calibration)
+    assert codes.dtype == np.int8
+    decoded = dequantize(codes, calibration=calibration)
+    assert (np.abs(decoded - vectors) <= 0.501 * calibration.step + 1e-6).all()
+
+
+def test_what_lies_outside_the_range_gets_the_code_of_its_end(vectors: Matrix) -> None:
+    calibration = Calibration.of(vectors)
+    beyond = quantize(np.stack([calibration.upper + 1, calibration.lower - 1]), "int8", calibration)
+    assert (beyond[0] == 127).all()
+    assert (beyond[1] == -128).all()
+
+
+def test_calibrated_bits_are_split_in_the_middle(vectors: Matrix) -> None:
+    shifted = vectors + np.linspace(-1, 1, vectors.shape[1], dtype=np.float32)
+    calibration = Calibration.of(shifted)
+    share = np.unpackbits(quantize(shifted, "binary", calibration), axis=1, count=100).mean(axis=0)
+    np.testing.assert_allclose(share, 0.5, atol=0.02)
+    plain = np.unpackbits(quantize(shifted, "binary"), axis=1, count=100).mean(axis=0)
+    assert plain[0] == 0
+    assert plain[-1] == 1
+    decoded = dequantize(quantize(shifted, "binary", calibration), calibration=calibration)
+    assert np.square(decoded - shifted).sum() < np.square(calibration.middle - shifted).sum()
+
+
+def test_a_dimension_without_range() -> None:
+    constant = np.full((3, 2), 0.5, np.float32)
+    calibration = Calibration.of(constant)
+    codes = quantize(constant, "int8", calibration)
+    assert np.array_equal(dequantize(codes, calibration=calibration), constant)
+
+
+@given(MATRICES, st.sampled_from(["int8", "binary"]))
+def test_calibrated_codes_do_not_depend_on_company(vectors: Matrix, precision: str) -> None:
+    calibration = Calibration.of(np.concatenate([vectors, vectors / 2]))
+    together = quantize(vectors, precision, calibration)  # type: ignore[arg-type]
+    for row in range(len(vectors)):
+        alone = quantize(vectors[row : row + 1], precision, calibration)  # type: ignore[arg-type]
+        assert np.array_equal(together[row], alone[0])
+
+
+def test_a_saved_calibration_gives_the_same_codes(vectors: Matrix, tmp_path: Path) -> None:
+    calibration = Calibration.of(vectors)
+    calibration.save(tmp_path / "ranges.json")
+    loaded = Calibration.load(tmp_path / "ranges.json")
+    for name in ("lower", "upper", "middle", "spread"):
+        assert np.array_equal(getattr(loaded, name), getattr(calibration, name)), name
+    assert np.array_equal(quantize(vectors, "int8", loaded), quantize(vectors, "int8", calibration))
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[1]", "no JSON", '{"lower": [1], "upper": [1], "middle": [1, 2], "spread": 3}']
+)
+def test_no_calibration_is_told_with_its_path(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "ranges.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"ranges\.json: "):
+        Calibration.load(path)
+
+
+def test_what_does_not_go_together_is_told(vectors: Matrix) -> None:
+    calibration = Calibration.of(vectors)
+    with pytest.raises(ValueError, match="100 dimensions, the vectors have 50"):
+        quantize(vectors[:, :50], "int8", calibration)
+    with pytest.raises(ValueError, match="not for float16"):
+        quantize(vectors, "float16", calibration)
+    with pytest.raises(ValueError, match="two or more"):
+        Calibration.of(vectors[:1])
+    with pytest.raises(ValueError, match="finite"):
+        Calibration.of(np.full((2, 2), np.nan))
+    with pytest.raises(TypeError, match="int64"):
+        dequantize(np.zeros((1, 2), np.int64))
+
+
+def test_uncalibrated_codes_stand_for_unit_vectors(vectors: Matrix) -> None:
+    decoded = dequantize(quantize(vectors, "int8"))
+    np.testing.assert_allclose(decoded, vectors, atol=0.005)
+    signs = dequantize(quantize(vectors, "binary"), vectors.shape[1])
+    assert np.array_equal(signs, np.where(vectors > 0, 1, -1))

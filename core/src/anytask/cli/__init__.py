@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from anytask.cli.embed import embed
 from anytask.cli.evaluate import evaluate
 from anytask.cli.info import info
 from anytask.cli.medi import medi
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )
+app.command(epilog="Example: anytask embed passages.jsonl --output passages.parquet --id id --keep title")(embed)
 app.command(epilog="Example: anytask evaluate mini --suite ./suite --task retrieval --task sts --json mini.json")(
     evaluate
 )

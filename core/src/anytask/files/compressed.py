@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".gz", ".zst")
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-BUFFER = 1 << 20
+BUFFER = 1 << 17
 ZSTD_INPUT = 1 << 10
 """Compressed bytes decompressed at a time: they may hold ten thousand times as many."""
 

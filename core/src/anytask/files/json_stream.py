@@ -18,6 +18,41 @@ LONGEST_ESCAPE = len(r"\ud83d\ude00")
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 WHOLE = re.compile(rb"(?:[^\\]++|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\(?!u[dD][89a-fA-F]).)*+", re.S)
 """Everything up to half of a surrogate pair, or the end."""
+BOM = b"\xef\xbb\xbf"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def skip_to_content(stream: io.BufferedReader) -> tuple[bytes, int]:
+    """Skip a byte-order mark and blanks; the first byte after them, empty at the end, and the number of its line."""
+    if stream.peek(len(BOM)).startswith(BOM):
+        stream.read(len(BOM))
+    line = 1
+    while blank := (head := stream.peek(1))[: len(head) - len(head.lstrip())]:
+        line += stream.read(len(blank)).count(b"\n")
+    return stream.peek(1)[:1], line
+
+
+def split_lines(stream: io.BufferedReader, line: int = 1) -> Iterator[tuple[int, bytes]]:
+    """The number and the bytes of each line that isn't blank.
+
+    Args:
+        line: the number of the stream's first line.
+
+    Raises:
+        DamagedFileError: a line is too long.
+    """
+    while text := stream.readline(VALUE_LIMIT + 1):
+        if len(text) > VALUE_LIMIT:
+            raise DamagedFileError(f"no line ends within {VALUE_LIMIT >> 20} MiB", line)
+        if not text.isspace():
+            yield line, text
+        line += 1
 
 
 def read_lines(stream: io.BufferedReader, line: int = 1) -> Iterator[tuple[int, Any | DamagedFileError]]:
@@ -29,13 +64,26 @@ def read_lines(stream: io.BufferedReader, line: int = 1) -> Iterator[tuple[int, 
     Raises:
         DamagedFileError: a line is too long.
     """
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-    while text := stream.readline(VALUE_LIMIT + 1):
-        if len(text) > VALUE_LIMIT:
-            raise DamagedFileError(f"no line ends within {VALUE_LIMIT >> 20} MiB", line)
-        if not text.isspace():
-            yield line, _decode(text, decoder, line)
-        line += 1
+    for number, text in split_lines(stream, line):
+        try:
+            yield number, decode_line(text)
+        except DamagedFileError as error:
+            error.line = number
+            yield number, error
+
+
+def decode_line(text: bytes) -> Any:
+    """The one JSON value of a line.
+
+    Raises:
+        DamagedFileError: it isn't one, or isn't UTF-8.
+    """
+    try:
+        return DECODER.decode(text.decode("utf-8").strip())
+    except json.JSONDecodeError as error:
+        raise DamagedFileError(f"not valid JSON ({error.msg.removesuffix(' at')} at character {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"not valid JSON ({error})") from None
 
 
 def read_array(stream: io.BufferedReader) -> Iterator[Any]:
@@ -73,15 +121,6 @@ def read_array(stream: io.BufferedReader) -> Iterator[Any]:
         raise DamagedFileError("the file ends before its JSON array does: it was cut off") from None
 
 
-def _decode(text: bytes, decoder: json.JSONDecoder, line: int) -> Any | DamagedFileError:
-    try:
-        return decoder.decode(text.decode("utf-8").strip())
-    except json.JSONDecodeError as error:
-        return DamagedFileError(f"not valid JSON ({error.msg.removesuffix(' at')} at character {error.colno})", line)
-    except (ValueError, RecursionError) as error:
-        return DamagedFileError(f"not valid JSON ({error})", line)
-
-
 def _read_chunk(stream: io.BufferedReader, size: int) -> bytes:
     """Bytes that don't end within an escape sequence; empty at the end."""
     parts = [stream.read1(size)]
@@ -107,10 +146,6 @@ def _told(error: Exception) -> str:
     text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(error)
     reason, *context = (" ".join(line.split()) for line in text.splitlines() or [type(error).__name__])
     return f"{reason.rstrip('.')}, near {context[0]!r}" if context and context[0] else reason
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _ijson() -> ModuleType:

@@ -67,10 +67,14 @@ class WorkFolder:
         """Whether the part is finished."""
         return self.path(name).is_file()
 
-    def write(self, name: str, rows: Iterable[Any]) -> None:
-        """Finish a part: its rows as JSON, a line each; they may be made while they are written."""
+    def begin(self) -> None:
+        """Note the settings: from here on the folder is of this work. Called before a part that is no JSON lines."""
         if not self.has(SETTINGS):
             write_json(self.path(SETTINGS), self._settings)
+
+    def write(self, name: str, rows: Iterable[Any]) -> None:
+        """Finish a part: its rows as JSON, a line each; they may be made while they are written."""
+        self.begin()
         _write_lines(self.path(name), (json.dumps(row) for row in rows))
 
     def read(self, name: str) -> Iterator[Any]:

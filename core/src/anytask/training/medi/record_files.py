@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from anytask.files.compressed import SUFFIXES, DamagedFileError, open_compressed, write_compressed
-from anytask.files.json_stream import read_array, read_lines
+from anytask.files.json_stream import read_array, read_lines, skip_to_content
 from anytask.training.medi.records import Record, RecordError
-
-BOM = b"\xef\xbb\xbf"
 
 
 def read_records(path: str | Path, advance: Callable[[int], None] | None = None) -> Iterator[Record]:
@@ -106,12 +104,7 @@ def is_array_name(path: Path) -> bool:
 
 def _values(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int | None, Any | DamagedFileError]]:
     """The values of an array or of lines, the latter with their number."""
-    if stream.peek(len(BOM)).startswith(BOM):
-        stream.read(len(BOM))
-    line = 1
-    while (head := stream.peek(1)).isspace():
-        line += stream.read(len(head)).count(b"\n")
-    first = head.lstrip()[:1]
+    first, line = skip_to_content(stream)
     if first == b"[":
         for value in read_array(stream):
             yield None, value

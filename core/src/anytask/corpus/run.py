@@ -1,0 +1,147 @@
+"""`embed_corpus`: a whole corpus to vectors, shard by shard, going on where a killed process stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from anytask.corpus.embedding import CorpusModel
+from anytask.corpus.job import CorpusJob
+from anytask.corpus.shards import Counts
+from anytask.corpus.sources import STDIN
+from anytask.corpus.windows import Window, ahead, by_shard
+from anytask.corpus.work import CorpusWork, Loader
+from anytask.files.whole import whole_file
+from anytask.precision import Calibration
+
+BAD_ROWS_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work is.
+
+    Attributes:
+        rows: embedded or left out since this process began.
+        position: bytes of the inputs that are done.
+        total: their bytes; None for standard input.
+    """
+
+    rows: int
+    position: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a job.
+
+    Attributes:
+        counts: of all its rows.
+        shards: how many.
+        resumed: how many of them an earlier process had finished.
+        bad: the first bad rows that this process left out, and why.
+    """
+
+    counts: Counts
+    shards: int
+    resumed: int
+    bad: tuple[str, ...] = ()
+
+
+def embed_corpus(
+    job: CorpusJob,
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    loader: Loader | None = None,
+    keep: bool = True,
+    on_progress: Callable[[Progress], object] = lambda _: None,
+) -> Summary:
+    """Embed a corpus to Parquet, in the memory of a few windows.
+
+    Killed at any time, the same call goes on at the first shard that isn't finished; finished ones lie in the folder
+    `.NAME.work` beside the output. Standard input has to be given again from its beginning, which is checked.
+
+    Args:
+        output: one file where its name ends in `.parquet`, else a folder of them, one for each shard.
+        overwrite: replace an output that is there.
+        loader: is also given each shard.
+        keep: False leaves no output, only what `loader` made; `output` names the work then.
+        on_progress: called after each step of the model.
+
+    Returns:
+        counts of rows and shards.
+
+    Raises:
+        BadRowError: a row can't be embedded, and `skip_bad` isn't set; finished shards are kept.
+        InputError, OSError: an input isn't there, or is damaged.
+        ValueError: the work folder is of another job, or there are no rows.
+        FileExistsError: the output is there and `overwrite` isn't set.
+    """
+    with CorpusWork(job, output, overwrite=overwrite, loader=loader, keep=keep) as work:
+        resumed = work.finished()
+        for number in range(resumed):
+            work.load(number)
+        model = CorpusModel(job, work.calibration)
+        if job.calibrate and model.calibration is None:
+            model.calibration = calibrate(model)
+            work.keep_calibration(model.calibration)
+        return _embed_rest(work, model, resumed, on_progress)
+
+
+def _embed_rest(
+    work: CorpusWork, model: CorpusModel, resumed: int, on_progress: Callable[[Progress], object]
+) -> Summary:
+    """Make the shards that aren't finished, and the output of all."""
+    job, schema, number = work.job, model.schema(), resumed - 1
+    from_standard_input = STDIN in job.inputs
+    total = None if from_standard_input else sum(source.size for source in job.sources)
+    meter = _Meter(on_progress, total)
+    for number, shard in by_shard(ahead(job.windows_from(0 if from_standard_input else resumed))):
+        if number < resumed:
+            work.check(number, shard)
+            continue
+        with whole_file(work.part(number)) as partial:
+            model.write_shard(partial, schema, meter.watch(shard), meter.advance)
+            work.begin()
+        work.load(number)
+    if number < resumed - 1:
+        raise ValueError(f"standard input ended in shard {number + 1} of the {resumed} that were finished")
+    return Summary(work.finish(number + 1), number + 1, resumed, tuple(meter.bad))
+
+
+def calibrate(model: CorpusModel) -> Calibration:
+    """The ranges of the vectors of the job's first rows.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    rows = (row for window in model.job.windows_from(0) for row in window.rows)
+    return Calibration.of(model.vectors(list(islice(rows, model.job.calibrate)))[0])
+
+
+@dataclass
+class _Meter:
+    """Tells progress: within a window, its share of the bytes by its share of the rows."""
+
+    on_progress: Callable[[Progress], object]
+    total: int | None
+    rows: int = 0
+    before: int = 0
+    inside: int = 0
+    bad: list[str] = field(default_factory=list)
+
+    def watch(self, windows: Iterator[Window]) -> Iterator[Window]:
+        for window in windows:
+            self.inside = 0
+            yield window
+            self.before = window.position
+            self.bad += [str(error) for error in window.bad[: BAD_ROWS_TOLD - len(self.bad)]]
+
+    def advance(self, window: Window, rows: int) -> None:
+        self.rows, self.inside = self.rows + rows, self.inside + rows
+        share = self.inside / max(len(window), 1)
+        self.on_progress(Progress(self.rows, int(self.before + (window.position - self.before) * share), self.total))

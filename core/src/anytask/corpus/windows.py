@@ -1,0 +1,108 @@
+"""Rows in windows: those that are read while others are computed, and whose lengths are batched together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import TypeVar
+
+from anytask.corpus.rows import BadRowError, Row
+from anytask.corpus.sources import RawRow
+
+T = TypeVar("T")
+END = object()
+
+
+@dataclass
+class Window:
+    """Consecutive rows of one shard."""
+
+    shard: int
+    rows: list[Row] = field(default_factory=list)
+    bad: list[BadRowError] = field(default_factory=list)
+    position: int = 0
+    """Bytes of all inputs that were read."""
+    last: bool = False
+    """The shard is full."""
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.bad)
+
+
+def windows(
+    raw: Iterator[RawRow],
+    parse: Callable[[RawRow, int], Row],
+    *,
+    shard: int,
+    shard_rows: int,
+    window_rows: int,
+    skip_bad: bool,
+) -> Iterator[Window]:
+    """The rows from the first one of `shard` on, in windows that end where their shard ends.
+
+    Args:
+        parse: a raw row and its number among those of all inputs to a row.
+        skip_bad: put bad rows aside.
+
+    Raises:
+        BadRowError: a bad row, where they aren't skipped.
+    """
+    number = shard * shard_rows
+    upcoming = next(raw, None)
+    while upcoming is not None:
+        window = Window(number // shard_rows)
+        count = min(window_rows, shard_rows - number % shard_rows)
+        for found in islice(chain([upcoming], raw), count):
+            try:
+                window.rows.append(parse(found, number))
+            except BadRowError as error:
+                if not skip_bad:
+                    raise
+                window.bad.append(error)
+            window.position = found.position
+            number += 1
+        window.last = number % shard_rows == 0
+        yield window
+        upcoming = next(raw, None)
+
+
+def by_shard(stream: Iterator[Window]) -> Iterator[tuple[int, Iterator[Window]]]:
+    """The number of each shard and its windows, all of which have to be taken before the next shard.
+
+    A shard ends without a look at what comes after it, which may be a bad row.
+    """
+    for first in stream:
+        yield first.shard, _until_last(first, stream)
+
+
+def _until_last(window: Window, rest: Iterator[Window]) -> Iterator[Window]:
+    yield window
+    while not window.last and (following := next(rest, None)) is not None:
+        window = following
+        yield window
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; the next one is made, in a thread, while the last one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, items, END)
+        while (item := upcoming.result()) is not END:
+            upcoming = pool.submit(next, items, END)
+            yield item  # type: ignore[misc]
+
+
+class Digest:
+    """Of ids and texts."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, rows: list[Row]) -> None:
+        for row in rows:
+            self._hash.update(f"{row.id}\0{row.text}\0".encode())
+
+    def __str__(self) -> str:
+        return self._hash.hexdigest()
