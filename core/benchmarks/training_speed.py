@@ -137,16 +137,18 @@ def at_work(rival: Rival, work: Work, folder: Path) -> Iterator[Process]:
 
 
 def compare(rivals: Sequence[Rival], work: Work, folder: Path, arguments: argparse.Namespace) -> list[Process]:
-    """All rivals in turns; the first is ours."""
-    with ExitStack() as stack:
-        processes = []
-        for rival in rivals:
-            place = folder / rival.name.replace(" ", "-")
-            place.mkdir(exist_ok=True)
-            processes.append(stack.enter_context(at_work(rival, work, place)))
-        for _ in track(range(arguments.rounds), description=rivals[0].name):
-            for process in processes:
-                process.turn(arguments.steps)
+    """All rivals, in turns or one after the other; the first is ours."""
+    processes = []
+    for together in [[rival] for rival in rivals] if arguments.apart else [rivals]:
+        with ExitStack() as stack:
+            beginning = len(processes)
+            for rival in together:
+                place = folder / rival.name.replace(" ", "-")
+                place.mkdir(exist_ok=True)
+                processes.append(stack.enter_context(at_work(rival, work, place)))
+            for _ in track(range(arguments.rounds), description=together[0].name):
+                for process in processes[beginning:]:
+                    process.turn(arguments.steps)
     losses = [process.start["loss"] for process in processes]
     if rivals[0].precision == "float32" and not np.allclose(losses, losses[0], rtol=TOLERANCE, atol=0):
         raise RuntimeError(f"the losses differ: {losses}")
@@ -164,6 +166,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loss", nargs="+", choices=["plain", "cached"], default=["plain", "cached"])
     parser.add_argument("--mini-batch", nargs="+", type=int, default=MINI_BATCHES, help="of their cached loss")
+    parser.add_argument("--apart", action="store_true", help="one after the other, where memory doesn't hold all")
     arguments = parser.parse_args()
     console = Console()
     console.print(f"{arguments.shape}, {arguments.threads} thread(s): {describe()}", highlight=False)

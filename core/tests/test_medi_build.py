@@ -350,6 +350,16 @@ def test_tasks_without_pairs_are_named(data: Path, tmp_path: Path) -> None:
     assert "no pairs in 1 of 1 tasks: lonely" in done.stderr
 
 
+def test_pairs_that_the_cap_leaves_out_are_told(data: Path, tmp_path: Path) -> None:
+    rows = [{"query": f"question {place}", "pos": f"answer {place}"} for place in range(8)]
+    (data / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ("medi", "build", "--data", data, "--paired", "own.jsonl", "--max-per-task")
+    cut, whole = (anytask(*given, most, "--output", tmp_path / f"{most}.jsonl") for most in (5, 8))
+    assert cut.exit_code == whole.exit_code == 0, cut.output + whole.output
+    assert "pairs were left out, which a higher --max-per-task takes: own (5 of 8)" in cut.stderr
+    assert "left out" not in whole.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -268,10 +268,9 @@ def test_few_shot_adaptation_of_two_processes(toy_checkpoint: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_task_too_small_for_two_processes_is_told(toy_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_batch_too_small_for_two_processes_is_told(toy_checkpoint: Path, records_file: Path, tmp_path: Path) -> None:
     """And ends the run instead of leaving one process to wait for the other."""
-    write_records(uneven_records(), tmp_path / "records.jsonl")
-    command = ["anytask", "train", str(tmp_path / "records.jsonl"), "--model", str(toy_checkpoint), "--device", "cpu"]
+    command = ["anytask", "train", str(records_file), "--model", str(toy_checkpoint), "--device", "cpu"]
     command += ["--batch-size", "1", "--steps", "2", "--output", str(tmp_path / "out")]
     process = subprocess.run(
         [sys.executable, "-m", *TORCHRUN, "-m", *command],
@@ -282,4 +281,4 @@ def test_a_task_too_small_for_two_processes_is_told(toy_checkpoint: Path, tmp_pa
         check=False,
     )
     assert process.returncode != 0
-    assert "fewer than the 2 processes" in process.stderr
+    assert "batch_size 1 gives some of 2 processes nothing" in process.stderr

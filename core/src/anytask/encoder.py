@@ -19,6 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from anytask.dropout import attention_with_dropout
+from anytask.dropout import dropout as dropped
+
 
 def gelu_new(x: Tensor) -> Tensor:
     """GELU in its tanh approximation, which T5 v1.1 uses."""
@@ -73,6 +76,12 @@ class LengthGroup:
         return slice(self.start, self.start + self.count * self.length)
 
 
+def rows_of(x: Tensor, groups: Sequence[LengthGroup]) -> tuple[Tensor, ...]:
+    """Each group's rows of [T, ...], as views. Their gradients come together in one copy, those of slices wouldn't."""
+    rows: tuple[Tensor, ...] = torch.split(x, [group.count * group.length for group in groups])
+    return rows
+
+
 def relative_position_bucket(relative_position: Tensor, num_buckets: int, max_distance: int) -> Tensor:
     """T5's bidirectional bucket of each key-minus-query distance (any shape, integer; same shape out).
 
@@ -116,11 +125,13 @@ class SelfAttention(nn.Module):
         """x [T, d_model] and each group's bias [H, L, L] to [T, d_model]; `dropout` is of the attention weights."""
         qkv = self.qkv(x).view(-1, 3, self.num_heads, self.d_kv)
         contexts = []
-        for group, bias in zip(groups, biases, strict=True):
+        for group, bias, rows in zip(groups, biases, rows_of(qkv, groups), strict=True):
             shape = (group.count, group.length, 3, self.num_heads, self.d_kv)
-            q, k, v = qkv[group.rows].view(shape).permute(2, 0, 3, 1, 4)  # [N, H, L, K] each
-            mask = bias[None].to(q.dtype)
-            context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=1.0)
+            q, k, v = rows.view(shape).permute(2, 0, 3, 1, 4)  # [N, H, L, K] each
+            if dropout:
+                context = attention_with_dropout(q, k, v, bias, dropout)
+            else:
+                context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype), scale=1.0)
             contexts.append(context.transpose(1, 2).reshape(-1, self.num_heads * self.d_kv))
         out: Tensor = self.o(torch.cat(contexts))
         return out
@@ -144,7 +155,7 @@ class FeedForward(nn.Module):
             hidden = self.activation(gate) * linear
         else:
             hidden = self.activation(hidden)
-        return self._project(F.dropout(hidden, dropout))
+        return self._project(dropped(hidden, dropout))
 
     def _project(self, hidden: Tensor) -> Tensor:
         """`wo`, in float32 where float16 is asked for: T5's overflows there."""
@@ -174,9 +185,9 @@ class Block(nn.Module):
         """x [T, d_model] float32 to the same; sub-layers compute in the precision of their weights."""
         dtype = self.attention.qkv.weight.dtype
         attended = self.attention(self.attention_norm(x).to(dtype), biases, groups, dropout)
-        x = x + F.dropout(attended, dropout)
+        x = x + dropped(attended, dropout)
         fed = self.feed_forward(self.feed_forward_norm(x).to(dtype), dropout)
-        return x + F.dropout(fed, dropout)
+        return x + dropped(fed, dropout)
 
 
 def _uninitialised_embedding(rows: int, columns: int) -> nn.Embedding:
@@ -260,13 +271,13 @@ class T5Encoder(nn.Module):
         biases = [position_bias[:, : group.length, : group.length] for group in groups]
         dropout = self.dropout if self.training else 0.0
         embedded = self.embed_tokens(token_ids)
-        x = F.dropout(embedded.to(torch.promote_types(embedded.dtype, torch.float32)), dropout)
+        x = dropped(embedded.to(torch.promote_types(embedded.dtype, torch.float32)), dropout)
         for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, biases, groups, dropout, use_reentrant=False)
             else:
                 x = block(x, biases, groups, dropout)
-        return F.dropout(self.final_norm(x), dropout)
+        return dropped(self.final_norm(x), dropout)
 
     def train(self, mode: bool = True) -> T5Encoder:
         self._inference_bias = None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anytask.encoder import LengthGroup
+from anytask.encoder import LengthGroup, rows_of
 
 
 def mean_pool(hidden: Tensor, pool_mask: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
@@ -27,9 +27,9 @@ def mean_pool(hidden: Tensor, pool_mask: Tensor, groups: Sequence[LengthGroup]) 
     """
     pool_mask = pool_mask.to(hidden.dtype)
     means = []
-    for group in groups:
+    for group, rows in zip(groups, rows_of(hidden, groups), strict=True):
         mask = pool_mask[group.rows].view(group.count, 1, group.length)
-        tokens = hidden[group.rows].view(group.count, group.length, -1)
+        tokens = rows.view(group.count, group.length, -1)
         means.append((mask @ tokens).squeeze(1) / mask.sum(-1))
     return torch.cat(means)
 

@@ -110,13 +110,15 @@ def build(
     out.print(_table(summaries, f"{escape(output.name)}, built with {escape(embedder)}"))
     out.print(f"manifest: {manifest_path(output)}", markup=False, soft_wrap=True, highlight=False)
     if empty := [summary.task for summary in summaries if not summary.records]:
-        names = ", ".join(empty[:NAMES_SHOWN]) + (", ..." if len(empty) > NAMES_SHOWN else "")
-        err.print(
-            f"no pairs in {len(empty)} of {len(summaries)} tasks: {names}",
-            markup=False,
-            soft_wrap=True,
-            highlight=False,
-        )
+        _tell(f"no pairs in {len(empty)} of {len(summaries)} tasks", empty)
+    if cut := [summary for summary in summaries if summary.pairs == "given" and summary.records < summary.distinct]:
+        taken = [f"{summary.task} ({summary.records:,} of {summary.distinct:,})" for summary in cut]
+        _tell("pairs were left out, which a higher --max-per-task takes", taken)
+
+
+def _tell(what: str, names: Sequence[str]) -> None:
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+    err.print(f"{what}: {shown}", markup=False, soft_wrap=True, highlight=False)
 
 
 def _recipe_of_files(
