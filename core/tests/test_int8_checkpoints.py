@@ -160,3 +160,23 @@ class TestDamaged:
     def test_matrices_of_another_shape(self, folder: Path) -> None:
         edit_weights(folder, lambda tensors: tensors.update({MATRIX: tensors[MATRIX][:, :-1].contiguous()}))
         assert_refused(folder, "size mismatch")
+
+
+def test_saved_in_floats_others_load_an_int8_model(model: Instructor, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "floats", dtype="float32")
+    texts = ["a statement", "another one that is longer than the first"]
+    ours = Instructor.from_pretrained(tmp_path / "floats", device="cpu")
+    assert ours.dtype == torch.float32
+    theirs = SentenceTransformer(str(tmp_path / "floats"), device="cpu")
+    vectors = ours.encode(texts, instruction=INSTRUCTION)
+    np.testing.assert_allclose(theirs.encode(texts, prompt=INSTRUCTION), vectors, atol=1e-5)
+    assert (vectors * model.encode(texts, instruction=INSTRUCTION)).sum(axis=1).min() > 0.99
+
+
+def test_a_float_model_saved_in_int8_is_the_one_loaded_so(source: Path, model: Instructor, tmp_path: Path) -> None:
+    Instructor.from_pretrained(source, device="cpu").save_pretrained(tmp_path / "int8", dtype="int8")
+    again = Instructor.from_pretrained(tmp_path / "int8", device="cpu")
+    assert again.dtype == torch.int8
+    np.testing.assert_array_equal(
+        again.encode("a statement", instruction=INSTRUCTION), model.encode("a statement", instruction=INSTRUCTION)
+    )

@@ -24,7 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,17 @@ class Checkpoint:
     tokenizer_config: dict[str, Any] = field(default_factory=dict)
     packed: CpuEncoder | None = None
     """The encoder as it runs on a CPU."""
+
+    def in_precision(self, dtype: torch.dtype) -> Checkpoint:
+        """A copy with the encoder's weights in `dtype`; int8 ones are quantised as they are for a CPU."""
+        state = float_state((self.packed or self.encoder).state_dict())
+        shape = (self.packed or self.encoder).config
+        with torch.device("meta"):
+            encoder = T5Encoder(shape)
+        if dtype == torch.int8:
+            return replace(self, encoder=encoder, packed=CpuEncoder(shape, state, dtype))
+        encoder.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
+        return replace(self, encoder=encoder, packed=None)
 
 
 def load_checkpoint(folder: Path, pack: torch.dtype | None = None) -> Checkpoint:

@@ -286,13 +286,20 @@ class Instructor:
         cosine = torch.nn.functional.normalize(left, dim=-1) @ torch.nn.functional.normalize(right, dim=-1).T
         return cosine if isinstance(a, Tensor) or isinstance(b, Tensor) else cosine.numpy()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a checkpoint folder in this precision.
+    def save_pretrained(self, folder: str | Path, dtype: str | torch.dtype | None = None) -> None:
+        """Write a checkpoint folder.
 
         anytask, sentence-transformers and transformers load it; one of int8 matrices, a quarter of the size, anytask
         alone.
+
+        Args:
+            dtype: of the weights, as for `from_pretrained`; None takes the model's.
+
+        Raises:
+            ValueError: an unknown dtype.
         """
-        save_checkpoint(self._checkpoint, Path(folder).expanduser())
+        checkpoint = self._checkpoint if dtype is None else self._checkpoint.in_precision(as_dtype(dtype))
+        save_checkpoint(checkpoint, Path(folder).expanduser())
 
     def close(self) -> None:
         """End the processes that `encode(device=[...])` started. The model can be used further."""
