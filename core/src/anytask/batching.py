@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anytask.encoder import LengthGroup
+from anytask.transfers import to_device
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,7 @@ class PackedBatch:
     def to(self, device: torch.device) -> PackedBatch:
         if device.type == self.token_ids.device.type:
             return self
-        return PackedBatch(
-            self.token_ids.to(device, non_blocking=True),
-            self.pool_mask.to(device, non_blocking=True),
-            self.groups,
-        )
+        return PackedBatch(to_device(self.token_ids, device), to_device(self.pool_mask, device), self.groups)
 
 
 def pack(texts: Sequence[TokenizedText]) -> PackedBatch:

@@ -17,6 +17,7 @@ from anytask.batching import TokenizedText, plan_batches
 from anytask.coalescing import Coalescer
 from anytask.engine import EncodingEngine
 from anytask.output import Output, Vectors
+from anytask.prefetch import ahead
 from anytask.tokenization import InstructionTokenizer, OnLong
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ RUN_STEPS = 8
 """Most steps of a shared run: enough for long and short texts to find company of their length."""
 PART_STEPS = 4
 """Steps of a large asynchronous call between which other calls get their turn."""
+WINDOW = 8192
+"""Texts that are tokenized ahead, and sorted by length together."""
 RAW = Output(normalize=False, as_tensor=True)
 
 
@@ -92,10 +95,20 @@ class Calls:
         return self._coalescer.run(call) if call.size <= self._small else self.encode_alone(call)
 
     def encode_alone(self, call: EncodeCall, advance: Callable[[int], object] = lambda _: None) -> Answer:
-        """The answer, by this thread; `advance` is called with the number of texts done after each step."""
-        tokenized = self._tokenizer(call.texts, call.instructions, call.on_long)
-        vectors = self._engine.embed(tokenized, call.batch_tokens, advance)
-        return Answer(call.output.finish(vectors), _truncated(tokenized))
+        """The answer, by this thread; `advance` is called with the number of texts done after each step.
+
+        Of many texts, some thousands at a time are tokenized while those before them are computed.
+        """
+        if len(call) <= WINDOW or call.on_long == "error":
+            windows = iter([self._tokenizer(call.texts, call.instructions, call.on_long)])
+        else:
+            windows = ahead(self._tokenizer.chunks(call.texts, call.instructions, call.on_long, WINDOW))
+        vectors, truncated, start = torch.empty((len(call), self._engine.dimension)), 0, 0
+        for window in windows:
+            vectors[start : start + len(window)] = self._engine.embed(window, call.batch_tokens, advance)
+            truncated += _truncated(window)
+            start += len(window)
+        return Answer(call.output.finish(vectors), truncated)
 
     def encode_on(
         self, devices: Sequence[str | torch.device], call: EncodeCall, advance: Callable[[int], object]

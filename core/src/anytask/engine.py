@@ -11,17 +11,16 @@ from torch import Tensor
 
 from anytask.batching import TokenizedText, pack, plan_batches
 from anytask.cpu_encoder import CPU_DTYPES, CpuEncoder, float_state
-from anytask.encoder import T5Config, T5Encoder
+from anytask.device_memory import batch_tokens as suitable_batch_tokens
+from anytask.encoder import T5Encoder
+from anytask.gpu_encoder import GpuEncoder, text_means
 from anytask.pooling import SentenceHead
 from anytask.threads import step_threads
+from anytask.transfers import in_flight
 
 logger = logging.getLogger(__name__)
 
-CPU_ACTIVATION = 1 << 20
-"""Elements of a step's largest activation on a CPU; larger ones leave the cache, and each thread has its own."""
-CPU_BATCH_TOKENS = 256, 1024
-"""Fewest and most tokens of a step on a CPU, in between which the speed hardly depends on their number."""
-GPU_BATCH_TOKENS = 16_384
+Encoder = T5Encoder | CpuEncoder | GpuEncoder
 
 
 class EncodingEngine:
@@ -35,14 +34,12 @@ class EncodingEngine:
         ValueError: int8 elsewhere than on a CPU.
     """
 
-    def __init__(
-        self, encoder: T5Encoder | CpuEncoder, head: SentenceHead, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, encoder: Encoder, head: SentenceHead, device: torch.device, dtype: torch.dtype) -> None:
         self.encoder = _on_device(encoder, device, dtype)
         self.head = head.float().to(device).eval().requires_grad_(False)
         self.device = device
         self.dtype = self.encoder.dtype if isinstance(self.encoder, CpuEncoder) else dtype
-        self.batch_tokens = _cpu_batch_tokens(encoder.config) if device.type == "cpu" else GPU_BATCH_TOKENS
+        self.batch_tokens = suitable_batch_tokens(encoder.config, device, self.dtype)
         self.fitting_tokens: int | None = None
         """Most tokens of a step since the device ran out of memory; None as long as it hasn't."""
 
@@ -73,6 +70,8 @@ class EncodingEngine:
             limit = batch_tokens or self.batch_tokens
             limit = min(limit, self.fitting_tokens or limit)
             for indices, part in self._steps(texts, lengths, limit):
+                if not torch.isfinite(part).all():
+                    part = self._step_in_float32([texts[index] for index in indices])
                 vectors[torch.tensor(indices)] = part
                 advance(len(indices))
         return vectors
@@ -80,11 +79,11 @@ class EncodingEngine:
     def _steps(
         self, texts: Sequence[TokenizedText], lengths: Sequence[int], limit: int
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Indices of each step's texts, and their vectors. On a CPU every thread has a step of its own."""
+        """Indices of each step's texts, and their vectors on the CPU. There, every thread has a step of its own."""
 
         def compute(indices: list[int]) -> Tensor:
             with torch.inference_mode():
-                return self._step_within_memory([texts[index] for index in indices]).cpu()
+                return self._step_within_memory([texts[index] for index in indices])
 
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         if threads > 1:
@@ -92,7 +91,9 @@ class EncodingEngine:
         steps = list(plan_batches(lengths, limit))
         if threads > 1 and len(steps) > 1:
             return step_threads.each(compute, steps, threads)
-        return ((step, compute(step)) for step in steps)
+        if self.device.type == "cpu":
+            return ((step, compute(step)) for step in steps)
+        return in_flight(compute, steps)
 
     def _step_within_memory(self, batch: Sequence[TokenizedText]) -> Tensor:
         """One step, halved for as long as the device runs out of memory; the size that fits is remembered."""
@@ -114,9 +115,9 @@ class EncodingEngine:
     def _step(self, batch: Sequence[TokenizedText]) -> Tensor:
         packed = pack(batch).to(self.device)
         hidden = self.encoder(packed.token_ids, packed.groups)
+        if isinstance(self.encoder, GpuEncoder):
+            return self.head.project(text_means(hidden, packed.pool_mask, packed.groups))
         vectors: Tensor = self.head(hidden, packed.pool_mask, packed.groups)
-        if not torch.isfinite(vectors).all():
-            vectors = self._step_in_float32(batch)
         return vectors
 
     def _step_in_float32(self, batch: Sequence[TokenizedText]) -> Tensor:
@@ -131,7 +132,7 @@ class EncodingEngine:
             wide = T5Encoder(self.encoder.config)
         wide.load_state_dict(float_state(self.encoder.state_dict()), assign=True)
         engine = EncodingEngine(wide, SentenceHead(self.head.dense), self.device, torch.float32)
-        return engine._step(batch)
+        return engine.embed(batch, batch_tokens=self.fitting_tokens)
 
 
 def packs(device: torch.device, dtype: torch.dtype) -> bool:
@@ -139,20 +140,15 @@ def packs(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype in CPU_DTYPES
 
 
-def _on_device(encoder: T5Encoder | CpuEncoder, device: torch.device, dtype: torch.dtype) -> T5Encoder | CpuEncoder:
-    if isinstance(encoder, CpuEncoder):
+def _on_device(encoder: Encoder, device: torch.device, dtype: torch.dtype) -> Encoder:
+    if not isinstance(encoder, T5Encoder):
         return encoder
     if packs(device, dtype):
         return CpuEncoder(encoder.config, encoder.state_dict(), dtype)
     if dtype == torch.int8:
         raise ValueError(f'dtype "int8" is for CPUs; on {device} take "bfloat16"')
-    return encoder.to_precision(dtype).to(device).eval().requires_grad_(False)
-
-
-def _cpu_batch_tokens(config: T5Config) -> int:
-    fewest, most = CPU_BATCH_TOKENS
-    widest = max(config.d_ff, 3 * config.num_heads * config.d_kv)
-    return min(max(CPU_ACTIVATION // widest, fewest), most)
+    encoder = encoder.to_precision(dtype).to(device).eval().requires_grad_(False)
+    return GpuEncoder(encoder) if device.type == "cuda" else encoder
 
 
 def _tokens(batch: Sequence[TokenizedText]) -> int:

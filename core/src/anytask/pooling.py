@@ -43,5 +43,8 @@ class SentenceHead(nn.Module):
 
     def forward(self, hidden: Tensor, pool_mask: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         """As `mean_pool`, then the dense layer: [texts, dimension], not normalised."""
-        pooled = mean_pool(hidden, pool_mask, groups)
+        return self.project(mean_pool(hidden, pool_mask, groups))
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """The dense layer alone: [texts, d_model] to [texts, dimension]."""
         return pooled if self.dense is None else self.dense(pooled)

@@ -98,15 +98,27 @@ class InstructionTokenizer:
             ValueError: an instruction leaves no room; a text isn't valid Unicode (lone surrogates) or, with
                 `on_long="error"`, is too long: the message names its index.
         """
+        return [text for chunk in self.chunks(texts, instructions, on_long) for text in chunk]
+
+    def chunks(
+        self, texts: Sequence[str], instructions: Sequence[str], on_long: OnLong = "truncate", size: int = CHUNK
+    ) -> Iterator[list[TokenizedText]]:
+        """The same as the tokenizer's call, `size` texts at a time, when they are asked for.
+
+        Invalid Unicode is told before the first of them.
+        """
+        for index, text in enumerate(texts if len(texts) > size else ()):
+            if not text.isascii() and (problem := _unicode_error(text)):
+                raise ValueError(f"text {index} {problem}")
         alone = {instruction: self._tokenize_instruction(instruction) for instruction in dict.fromkeys(instructions)}
-        tokenized: list[TokenizedText] = []
-        for start in range(0, len(texts), CHUNK):
+        for start in range(0, len(texts), size):
             chunk = [
                 _Joined(text, instruction, alone[instruction])
                 for text, instruction in zip(
-                    texts[start : start + CHUNK], instructions[start : start + CHUNK], strict=True
+                    texts[start : start + size], instructions[start : start + size], strict=True
                 )
             ]
+            tokenized: list[TokenizedText] = []
             for offset, (joined, ids) in enumerate(zip(chunk, self._encode(chunk, start), strict=True)):
                 truncated = len(ids) > self.max_length
                 if truncated and on_long == "error":
@@ -118,7 +130,7 @@ class InstructionTokenizer:
                     ids = [*ids[: self.max_length - 1], self.eos]
                 pool_start = self._pool_start(joined, ids)
                 tokenized.append(TokenizedText(np.array(ids, dtype=np.int32), pool_start, truncated))
-        return tokenized
+            yield tokenized
 
     def _encode(self, chunk: Sequence[_Joined], start: int) -> Iterator[list[int]]:
         """Token ids with `</s>`; those of a text over the limit may end early, but never within the limit.
