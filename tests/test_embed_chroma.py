@@ -59,7 +59,8 @@ collection = chromadb.PersistentClient({str(tmp_path / "db")!r}).get_collection(
 found = collection.query(query_texts=["What do the tides follow, the moon?"], n_results=2)
 everything = collection.get(ids=["tides", "sky"], include=["embeddings", "documents", "metadatas"])
 everything["embeddings"] = everything["embeddings"].tolist()
-print(json.dumps([collection.count(), found["ids"][0], everything, collection.configuration_json["embedding_function"]["config"]]))
+config = collection.configuration_json["embedding_function"]["config"]
+print(json.dumps([collection.count(), found["ids"][0], everything, config]))
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     count, (best, _), everything, config = json.loads(ran.stdout)

@@ -104,6 +104,15 @@ def embed(
     shard_rows: Annotated[int, typer.Option(help="Rows of a shard: what a kill costs at most.")] = 16_384,
     window_rows: Annotated[int, typer.Option(help="Rows in memory, batched by length.")] = 2_048,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Compute on a Ray cluster: auto, ray://HOST:10001, or local to start one here."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Actors on the cluster, each with a model.")] = 1,
+    worker_cpus: Annotated[float, typer.Option(help="Cores of an actor.")] = 1,
+    worker_gpus: Annotated[float, typer.Option(help="GPUs of an actor; 0.5 puts two on one.")] = 0,
 ) -> None:
     """Embed a corpus of any size to Parquet or Chroma.
 
@@ -143,15 +152,25 @@ def embed(
             window_rows=window_rows,
             skip_bad=skip_bad,
         )
-        loader, place = _loader(to_chroma, job), output
-        if place is None:
-            if to_chroma is None:
-                raise ValueError("say where the vectors go: --output OUT.parquet, --to-chroma PATH/COLLECTION, or both")
-            place = Path(to_chroma)
+        if output is None and to_chroma is None:
+            raise ValueError("say where the vectors go: --output OUT.parquet, --to-chroma PATH/COLLECTION, or both")
+        if ray is not None and (to_chroma is not None or output is None):
+            raise ValueError("--ray goes with --output alone; load its output into Chroma afterwards")
         with warnings_told_at_the_end(), bar() as on_progress:
-            summary = embed_corpus(
-                job, place, overwrite=overwrite, loader=loader, keep=output is not None, on_progress=on_progress
-            )
+            if ray is not None and output is not None:
+                from anytask.corpus.on_ray import Workers, embed_corpus_on_ray
+
+                pool = Workers(workers, worker_cpus, worker_gpus, None if ray == "local" else ray)
+                summary = embed_corpus_on_ray(job, output, pool, overwrite=overwrite, on_progress=on_progress)
+            else:
+                summary = embed_corpus(
+                    job,
+                    output or Path(to_chroma or ""),
+                    overwrite=overwrite,
+                    loader=_loader(to_chroma, job),
+                    keep=output is not None,
+                    on_progress=on_progress,
+                )
     report(summary, *(str(target) for target in (output, to_chroma) if target is not None))
 
 

@@ -99,7 +99,7 @@ def _embed_rest(
     job, schema, number = work.job, model.schema(), resumed - 1
     from_standard_input = STDIN in job.inputs
     total = None if from_standard_input else sum(source.size for source in job.sources)
-    meter = _Meter(on_progress, total)
+    meter = Meter(on_progress, total)
     for number, shard in by_shard(ahead(job.windows_from(0 if from_standard_input else resumed))):
         if number < resumed:
             work.check(number, shard)
@@ -124,11 +124,11 @@ def calibrate(model: CorpusModel) -> Calibration:
 
 
 @dataclass
-class _Meter:
-    """Tells progress: within a window, its share of the bytes by its share of the rows."""
+class Meter:
+    """Tells progress, within a window by the share of its rows; and keeps what is said of the first bad rows."""
 
-    on_progress: Callable[[Progress], object]
-    total: int | None
+    on_progress: Callable[[Progress], object] = lambda _: None
+    total: int | None = None
     rows: int = 0
     before: int = 0
     inside: int = 0

@@ -60,7 +60,7 @@ class CorpusWork(WorkFolder):
 
     def part(self, number: int) -> Path:
         """The file of a shard."""
-        return self.path(f"part-{number:06d}.parquet")
+        return shard_path(self.folder, number)
 
     def counts(self, number: int) -> Counts | None:
         """Of a finished shard; None as long as it isn't."""
@@ -132,6 +132,11 @@ class CorpusWork(WorkFolder):
             shutil.rmtree(self.output)
         self.folder.rename(self.output)
         (self.output / SETTINGS).unlink()
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """The file of a shard in a folder of them."""
+    return folder / f"part-{number:06d}.parquet"
 
 
 def _note(number: int) -> str:
