@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from anytask import Instructor
 from anytask.cli import app
-from anytask.evaluation import evaluate, overall
+from anytask.evaluation import TruncatedEmbedder, evaluate, overall
 
 STS = [
     {"a": "A dog runs on the beach.", "b": "A dog is running along the shore.", "score": 4.6},
@@ -64,6 +64,17 @@ def test_evaluate_chosen_tasks_without_instructions(suite: Path, tmp_path: Path)
     assert "pairs" not in done.stdout
     (task,) = json.loads(report.read_text())["tasks"]
     assert (task["task"], task["query_instruction"], task["document_instruction"]) == ("sts/toy", None, None)
+
+
+def test_evaluate_of_leading_dimensions(suite: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = anytask("evaluate", "mini", "--suite", suite, "--task", "sts", "--truncate-dim", "8", "--json", report)
+    assert done.exit_code == 0, done.output
+    written = json.loads(report.read_text())
+    (expected,) = evaluate(TruncatedEmbedder(Instructor.from_pretrained("mini"), 8), suite, ["sts"])
+    assert (written["truncate_dim"], written["tasks"][0]["scores"]) == (8, [pytest.approx(expected.score)])
+    done = anytask("evaluate", "mini", "--suite", suite, "--task", "sts", "--truncate-dim", "9999")
+    assert (done.exit_code, "can't keep 9999 dimensions" in done.stderr) == (1, True)
 
 
 def test_a_sentence_transformers_folder_is_measured_alike(suite: Path, tmp_path: Path) -> None:

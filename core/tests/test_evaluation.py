@@ -16,7 +16,19 @@ from rich.console import Console
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from anytask import Instruction
-from anytask.evaluation import FAMILIES, Result, evaluate, family_means, find_tasks, overall, table, write_json
+from anytask.evaluation import (
+    FAMILIES,
+    Instructions,
+    Result,
+    TruncatedEmbedder,
+    evaluate,
+    evaluate_task,
+    family_means,
+    find_tasks,
+    overall,
+    table,
+    write_json,
+)
 from anytask.evaluation.data import read_rows
 from anytask.evaluation.embedder import embed
 from anytask.evaluation.families import sample
@@ -391,6 +403,27 @@ def test_table(suite: Path) -> None:
     assert any("retrieval/toy" in line and "nDCG@10" in line and "0.9599" in line for line in lines)
     assert any("classification/toy" in line and "0.7500" in line and "0.000" in line for line in lines)
     assert any("overall" in line and f"{np.mean(list(EXPECTED.values())):.4f}" in line for line in lines)
+
+
+def test_instructions_of_ones_own(suite: Path) -> None:
+    embedder = BagOfWords()
+    (task,) = find_tasks(suite, ["retrieval"])
+    result = evaluate_task(embedder, task, Instructions("Find: ", None))
+    assert (result.query_instruction, result.document_instruction) == ("Find: ", None)
+    assert [instruction for instruction, _ in embedder.calls] == ["Find: ", None]
+    assert result.score == evaluate_task(BagOfWords(), task).score
+
+
+def test_leading_dimensions() -> None:
+    class Counting:
+        def encode(self, texts: Sequence[str], instruction: str | None = None) -> list[list[int]]:
+            return [[len(instruction or ""), len(text), 9] for text in texts]
+
+    assert TruncatedEmbedder(Counting(), 2).encode(["ab", "c"], "def").tolist() == [[3, 2], [3, 1]]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        TruncatedEmbedder(Counting(), 0)
+    with pytest.raises(ValueError, match="can't keep 4 dimensions of vectors that have 3"):
+        TruncatedEmbedder(Counting(), 4).encode(["ab"])
 
 
 def test_no_results_have_no_mean() -> None:

@@ -36,6 +36,9 @@ def evaluate(
             "[dim]Default: right; none with --sentence-transformers.[/dim]",
         ),
     ] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option(min=1, help="Use this many leading dimensions of the vectors only.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
     device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
     dtype: Annotated[DtypeOption, typer.Option(help="Precision of the matrix products.")] = DtypeOption.FLOAT32,
@@ -48,11 +51,13 @@ def evaluate(
 ) -> None:
     """Measure a model on a suite of tasks: each task, each family's mean, and the mean of those."""
     with plain_errors():
-        from anytask.evaluation import evaluate_task, find_tasks, table, write_json
+        from anytask.evaluation import TruncatedEmbedder, evaluate_task, find_tasks, table, write_json
 
         tasks = find_tasks(suite, task)
         choice = instructions or (InstructionOption.NONE if sentence_transformers else InstructionOption.RIGHT)
         embedder = load_embedder(model, device, dtype, sentence_transformers)
+        if truncate_dim is not None:
+            embedder = TruncatedEmbedder(embedder, truncate_dim)
         results = []
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
@@ -67,6 +72,6 @@ def evaluate(
                     err.print(f"[dim]{escape(current.name)}: {escape(message)}[/dim]", soft_wrap=True, highlight=False)
                 progress.advance(bar)
         if json is not None:
-            about = {"model": model, "instructions": choice.value, "dtype": dtype.value}
+            about = {"model": model, "instructions": choice.value, "dtype": dtype.value, "truncate_dim": truncate_dim}
             write_json(results, json, **about, anytask=metadata.version("anytask"))
     out.print(table(results, title=f"{escape(model)}, instructions: {choice.value}"))

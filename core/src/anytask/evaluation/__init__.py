@@ -16,8 +16,8 @@ except ImportError as error:
         f'anytask.evaluation needs scikit-learn and scipy ({error}); install them with: pip install "anytask[eval]"'
     ) from error
 
-from anytask.evaluation.embedder import Embedder, SentenceTransformerEmbedder
-from anytask.evaluation.families import FAMILIES
+from anytask.evaluation.embedder import Embedder, SentenceTransformerEmbedder, TruncatedEmbedder
+from anytask.evaluation.families import FAMILIES, Instructions
 from anytask.evaluation.report import family_means, overall, summary, table, write_json
 from anytask.evaluation.suite import InstructionChoice, Result, Task, evaluate, evaluate_task, find_tasks
 
@@ -25,9 +25,11 @@ __all__ = [
     "FAMILIES",
     "Embedder",
     "InstructionChoice",
+    "Instructions",
     "Result",
     "SentenceTransformerEmbedder",
     "Task",
+    "TruncatedEmbedder",
     "evaluate",
     "evaluate_task",
     "family_means",

@@ -49,6 +49,31 @@ class SentenceTransformerEmbedder:
         return np.asarray(vectors, dtype=np.float32)
 
 
+class TruncatedEmbedder:
+    """An embedder of which only the leading dimensions are used, as `truncate_dim` does (Matryoshka embeddings).
+
+    Args:
+        embedder: what embeds.
+        dimension: how many dimensions of its vectors are kept.
+
+    Raises:
+        ValueError: fewer than one dimension; when embedding, more than the vectors have.
+    """
+
+    def __init__(self, embedder: Embedder, dimension: int) -> None:
+        if dimension < 1:
+            raise ValueError(f"the dimensions to keep must be at least 1, got {dimension}")
+        self.embedder = embedder
+        self.dimension = dimension
+
+    def encode(self, texts: Sequence[str], instruction: str | None = None) -> Vectors:
+        vectors = np.asarray(self.embedder.encode(texts, instruction=instruction), dtype=np.float32)
+        if self.dimension > vectors.shape[1]:
+            raise ValueError(f"can't keep {self.dimension} dimensions of vectors that have {vectors.shape[1]}")
+        kept: Vectors = vectors[:, : self.dimension]
+        return kept
+
+
 def embed(embedder: Embedder, texts: Sequence[str], instruction: str | None) -> Vectors:
     """Unit-length vectors of `texts`, float32 [n, dimension]; a text that comes twice is embedded once.
 

@@ -190,14 +190,19 @@ def fits(task: Task, name: str) -> bool:
     return name in (task.name, task.family, task.name.partition("/")[2])
 
 
-def evaluate_task(embedder: Embedder, task: Task, instructions: InstructionChoice = "right") -> Result:
+def evaluate_task(embedder: Embedder, task: Task, instructions: InstructionChoice | Instructions = "right") -> Result:
     """One task's figure; what is drawn and measured is told by the family's function in `families`.
+
+    Args:
+        embedder: see `evaluate`.
+        task: from `find_tasks`.
+        instructions: "right", "none" or "wrong" (see `evaluate`), or the instructions themselves.
 
     Raises:
         ValueError: the task's data is unusable (the message names file and line), or the embedder's vectors are.
     """
     started = time.perf_counter()
-    chosen = task.instructions(instructions)
+    chosen = instructions if isinstance(instructions, Instructions) else task.instructions(instructions)
     scores = FAMILIES[task.family].run(embedder, task.path, chosen)
     if not np.isfinite(scores).all():
         raise ValueError(f"{task.path}: {task.measure} is not defined there; are all its scores or labels the same?")
