@@ -10,7 +10,7 @@ MODEL ?= mini
 ADAPTERS := $(wildcard integrations/*/pyproject.toml)
 EDITABLE := -e "core[train]" $(patsubst %/pyproject.toml,-e %,$(ADAPTERS))
 
-.PHONY: help rag test test-slow check format evaluate mini medi bench matrix clean
+.PHONY: help rag test test-slow check format evaluate evaluate-mini mini medi bench matrix clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -39,6 +39,10 @@ bench: $(VENV)/.test ## speed and start-up beside sentence-transformers
 
 evaluate: $(VENV)/.test ## measure MODEL on the development suite in DATA/dev
 	@$(BIN)/anytask evaluate $(MODEL) --suite $(DATA)/dev
+
+evaluate-mini: $(VENV)/.test ## measure MODEL against the targets of the bundled model (ARGS="--part controlled")
+	@$(PIP) install -q -c requirements.lock -r core/recipes/mini/requirements.txt
+	@$(BIN)/python core/recipes/mini/evaluate.py $(MODEL) --data $(DATA) $(ARGS)
 
 mini: $(VENV)/.test ## train the bundled model anew from DATA (hours on two cores; goes on where it stopped)
 	@$(PIP) install -q -c requirements.lock -r core/recipes/mini/requirements.txt
