@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS
-from store import TextStore
+from numpy.typing import NDArray
+from store import Prepared
 
 from anytask.batching import TokenizedText
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
+from anytask.training.augmentation import paraphrases
 from anytask.training.collation import TextBatch
 from anytask.training.objective import Roles
+
+Ids = NDArray[np.int32]
 
 SEED = 0
 WINDOW = 8192
 """Texts drawn at random that are sorted by length before they are cut into batches."""
 LONG = 32
 """Tokens from which on a text gets a document's instruction rather than a query's."""
-CONTRASTED = frozenset(
-    {
-        "boolq_question_passage",
-        "eip_title_abstract",
-        "medquad",
-        "nq_qed",
-        "openstax_exercise_solution",
-        "openstax_glossary",
-        "openstax_section_paragraph",
-        "pep_title_abstract",
-        "pubmedqa_question_abstract",
-        "pubmedqa_question_conclusion",
-        "scitldr_title_abstract",
-        "scitldr_tldr_abstract",
-        "snli_dev_test_triplets",
-        "strategyqa_facts",
-        "wikisplit",
-        "wordnet_definitions",
-    }
-)
-"""Tasks of the contrastive loss. Commands, verses, entity names and sums pull the space away from search."""
+GENERAL = 0.3
+"""Share of the taught texts that get one of the two default instructions, and of the pairs of an asymmetric task."""
+REWORDED = 0.5
+"""Share of the instructions that are said in other words."""
 
 
 @dataclass(frozen=True)
@@ -48,98 +36,171 @@ class Stage:
 
     Args:
         steps: how many there are.
-        tokens: of texts with a teacher's vector, without their instructions.
+        taught_tokens: of texts with a teacher's vector, without their instructions.
         instructed: share of those texts that stand behind an instruction.
-        contrastive_tokens: of pairs of one task.
+        task_tokens: of texts of one task, without their instructions.
+        pairs: most of one task.
     """
 
     steps: int
-    tokens: int
+    taught_tokens: int
     instructed: float
-    contrastive_tokens: int = 0
+    task_tokens: int = 0
+    pairs: int = 128
+
+
+class Wordings:
+    """The token ids of instructions and of their rewordings."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.known: dict[str, Ids] = {}
+        self.reworded: dict[str, list[str]] = {}
+
+    def ids(self, instruction: str) -> Ids:
+        if instruction not in self.known:
+            self.known[instruction] = self.prepared.instruction_ids(instruction)
+        return self.known[instruction]
+
+    def draw(self, instructions: tuple[str, str], rng: np.random.Generator) -> tuple[Ids, Ids]:
+        """Both sides' instruction, as given or reworded; one wording for both if they are equal."""
+        reword, wording = rng.random() < REWORDED, rng.random()
+        sides = []
+        for instruction in instructions:
+            if instruction not in self.reworded:
+                self.reworded[instruction] = paraphrases(instruction)
+            others = self.reworded[instruction]
+            sides.append(self.ids(others[int(wording * len(others))] if reword else instruction))
+        return sides[0], sides[1]
+
+
+class TaughtTexts:
+    """Texts with the teacher's vectors, in batches of similar length."""
+
+    def __init__(self, prepared: Prepared, stage: Stage, wordings: Wordings, seed: int) -> None:
+        self.prepared, self.stage, self.wordings, self.seed = prepared, stage, wordings, seed
+        self.own = [tuple(task["instructions"]) for task in prepared.tasks if not task["labelled"]]
+        self.planned: list[NDArray[np.int64]] = []
+        self.epochs = 0
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        while len(self.planned) <= step:
+            self.planned += self._plan(self.epochs)
+            self.epochs += 1
+        return self.planned[step]
+
+    def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
+        rng = np.random.default_rng([SEED, self.seed, epoch])
+        order = rng.permutation(len(self.prepared.teacher))
+        batches: list[NDArray[np.int64]] = []
+        for start in range(0, len(order), WINDOW):
+            window = order[start : start + WINDOW]
+            lengths = self.prepared.texts.lengths(window)
+            window, lengths = window[np.argsort(lengths, kind="stable")], np.sort(lengths)
+            cuts = np.flatnonzero(np.diff(np.cumsum(lengths) // self.stage.taught_tokens)) + 1
+            pieces = np.split(window, cuts)
+            batches += [pieces[place] for place in rng.permutation(len(pieces))]
+        return batches
+
+    def text(self, index: int, rng: np.random.Generator) -> TokenizedText:
+        """A text as it is, or behind an instruction for its kind: the vector is to stay the teacher's."""
+        if rng.random() >= self.stage.instructed:
+            return self.prepared.texts.text(index, np.array([], dtype=np.int32))
+        is_long = int(self.prepared.texts.lengths(np.array([index]))[0]) >= LONG
+        if rng.random() < GENERAL:
+            pair = DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION
+        else:
+            pool = FOR_LONG_TEXTS if is_long else FOR_SHORT_TEXTS
+            pair = (pool[rng.integers(len(pool))],) * 2
+        return self.prepared.texts.text(index, self.wordings.draw(pair, rng)[is_long])
 
 
 class MiniBatches:
     """A stage's batches: pairs of one task first, if any, then texts with the teacher's vectors."""
 
-    def __init__(self, store: TextStore, stage: Stage, stream: int) -> None:
-        self.store, self.stage, self.stream = store, stage, stream
-        self.instructions = [
-            tuple(store.instruction_ids(text) for text in (task["query"], task["pos"])) for task in store.tasks
-        ]
-        self.general = tuple(
-            store.instruction_ids(text) for text in (DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION)
-        )
-        self.pool = [ids for pair in [*self.instructions, self.general] for ids in pair]
-        self.short, self.long = (
-            [store.instruction_ids(text) for text in texts] for texts in (FOR_SHORT_TEXTS, FOR_LONG_TEXTS)
-        )
-        self.none = np.array([], dtype=np.int32)
-        self.planned: list[np.ndarray] = []
-        self.epochs = 0
+    def __init__(self, prepared: Prepared, stage: Stage, seed: int) -> None:
+        self.prepared, self.stage, self.seed = prepared, stage, seed
+        self.wordings = Wordings(prepared)
+        self.taught = TaughtTexts(prepared, stage, self.wordings, seed)
+        weights = np.array([len(rows) for rows in prepared.rows], dtype=float) ** 0.5
+        weights *= [task["weight"] for task in prepared.tasks]
+        self.chances = weights / weights.sum()
 
     def __len__(self) -> int:
         return self.stage.steps
 
     def __getitem__(self, step: int) -> TextBatch:
-        rng = np.random.default_rng([SEED, self.stream, step])
-        task, pairs, texts = (
-            self.pairs(rng) if self.stage.contrastive_tokens else ("distillation", np.empty((0, 2)), [])
-        )
-        taught = self.taught(step)
-        for index in taught:
-            instructed = rng.random() < self.stage.instructed
-            prefix = self.prefix(int(self.store.lengths(index)), rng) if instructed else self.none
-            texts.append(self.store.text(index, prefix))
-        keys = torch.from_numpy(np.concatenate([pairs.T.reshape(-1), taught]).astype(np.int64))
+        rng = np.random.default_rng([SEED, self.seed, step, 1])
+        name, texts, keys = "distillation", list[TokenizedText](), np.empty((0, 0), dtype=np.int64)
+        pairs = 0
+        if self.stage.task_tokens:
+            number = int(rng.choice(len(self.chances), p=self.chances))
+            name = str(self.prepared.tasks[number]["name"])
+            columns, keys = self._drawn(number, rng)
+            pairs = len(columns[0])
+            texts = self._instructed(number, columns, rng)
+        taught = self.taught.batch(step) if self.stage.taught_tokens else np.empty(0, dtype=np.int64)
+        negatives = len(texts) - 2 * pairs
+        texts += [self.taught.text(int(index), rng) for index in taught]
         roles = Roles(
-            pairs=len(pairs),
-            negatives=0,
-            keys=keys,
-            taught=torch.arange(2 * len(pairs), len(texts)),
-            teacher=torch.from_numpy(self.store.teacher[taught]).float(),
+            pairs=pairs,
+            negatives=negatives,
+            keys=torch.from_numpy(np.concatenate([keys.reshape(-1), -1 - taught]).astype(np.int64)),
+            taught=torch.arange(2 * pairs + negatives, len(texts)) if len(taught) else None,
+            teacher=torch.from_numpy(self.prepared.teacher[taught]).float() if len(taught) else None,
         )
-        return TextBatch(task, texts, roles)
+        return TextBatch(name, texts, roles)
 
-    def taught(self, step: int) -> np.ndarray:
-        """Texts of similar length, from windows of a new shuffle in each pass over them."""
-        while len(self.planned) <= step:
-            self.planned += self.plan(self.epochs)
-            self.epochs += 1
-        return self.planned[step]
+    def _drawn(self, number: int, rng: np.random.Generator) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+        """Queries, positives and, where there are some, hard negatives of a task, and their keys.
 
-    def plan(self, epoch: int) -> list[np.ndarray]:
-        rng = np.random.default_rng([SEED, epoch])
-        order = rng.permutation(len(self.store.teacher))
-        batches = []
-        for start in range(0, len(order), WINDOW):
-            window = order[start : start + WINDOW]
-            lengths = self.store.lengths(window)
-            window, lengths = window[np.argsort(lengths, kind="stable")], np.sort(lengths)
-            pieces = np.split(window, np.flatnonzero(np.diff(np.cumsum(lengths) // self.stage.tokens)) + 1)
-            batches += [pieces[place] for place in rng.permutation(len(pieces))]
-        return batches
+        Texts of a labelled task have their label as key, so that none of the same label is taken for a negative.
+        """
+        rows, store = self.prepared.rows[number], self.prepared.task_texts
+        if self.prepared.tasks[number]["labelled"]:
+            rows, keys = self._of_equal_labels(rows, rng)
+            columns = [rows[:, 0], rows[:, 1]]
+        else:
+            rows = rows[rng.permutation(len(rows))[: self.stage.pairs]]
+            columns, keys = [rows[:, 0], rows[:, 1]], np.empty(0)
+        lengths = store.lengths(columns[0]) + store.lengths(columns[1])
+        count = max(8, int(np.searchsorted(np.cumsum(lengths), self.stage.task_tokens)))
+        columns = [column[:count] for column in columns]
+        if self.prepared.tasks[number]["labelled"]:
+            return columns, np.concatenate([keys[:count], keys[:count]])
+        hard = rows[:count, 2]
+        hard = hard[hard >= 0]
+        if len(hard):
+            share = lengths[:count].sum() / (lengths[:count].sum() + store.lengths(hard).sum())
+            count = max(8, int(count * share))
+            columns = [column[:count] for column in columns]
+            hard = rows[:count, 2]
+            columns.append(hard[hard >= 0])
+        return columns, np.concatenate(columns).astype(np.int64)
 
-    def prefix(self, length: int, rng: np.random.Generator) -> np.ndarray:
-        """An instruction for a text of `length` tokens: the default, one of the template's wordings, or any task's."""
-        is_long = length >= LONG
-        kind = rng.random()
-        if kind < 0.3:
-            return self.general[is_long]
-        pool = self.pool if kind < 0.55 else self.long if is_long else self.short
-        return pool[rng.integers(len(pool))]
+    def _of_equal_labels(
+        self, rows: NDArray[np.int32], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Pairs of texts of one label each, labels drawn by the square root of their number; no text twice."""
+        labels, counts = np.unique(rows[:, 1], return_counts=True)
+        drawn = rng.choice(labels, self.stage.pairs, p=counts**0.5 / (counts**0.5).sum())
+        by_label = {int(label): list(rng.permutation(rows[rows[:, 1] == label, 0])) for label in np.unique(drawn)}
+        pairs, keys = [], []
+        for label in drawn:
+            left = by_label[int(label)]
+            if len(left) >= 2:
+                pairs.append((left.pop(), left.pop()))
+                keys.append(label)
+        return np.array(pairs, dtype=np.int32), np.array(keys, dtype=np.int32)
 
-    def pairs(self, rng: np.random.Generator) -> tuple[str, np.ndarray, list[TokenizedText]]:
-        """Pairs of one task with its instructions; for retrieval, half the time with the general ones."""
-        sizes = np.array([len(pairs) for pairs in self.store.pairs], dtype=float) ** 0.5
-        sizes *= [task["task"] in CONTRASTED for task in self.store.tasks]
-        task = int(rng.choice(len(sizes), p=sizes / sizes.sum()))
-        pairs = self.store.pairs[task]
-        pairs = pairs[rng.permutation(len(pairs))]
-        lengths = self.store.lengths(pairs[:, 0]) + self.store.lengths(pairs[:, 1])
-        pairs = pairs[: max(16, np.searchsorted(np.cumsum(lengths), self.stage.contrastive_tokens))]
-        general = not self.store.tasks[task]["symmetric"] and rng.random() < 0.5
-        query, pos = self.general if general else self.instructions[task]
-        texts = [self.store.text(index, query) for index in pairs[:, 0]]
-        texts += [self.store.text(index, pos) for index in pairs[:, 1]]
-        return self.store.tasks[task]["task"], pairs, texts
+    def _instructed(self, number: int, columns: list[NDArray[Any]], rng: np.random.Generator) -> list[TokenizedText]:
+        """The texts behind the task's instructions or, for some batches of an asymmetric task, the default ones."""
+        query, pos = self.prepared.tasks[number]["instructions"]
+        if query != pos and rng.random() < GENERAL:
+            query, pos = DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION
+        sides = self.wordings.draw((query, pos), rng)
+        return [
+            self.prepared.task_texts.text(int(index), sides[min(side, 1)])
+            for side, column in enumerate(columns)
+            for index in column
+        ]

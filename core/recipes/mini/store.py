@@ -1,11 +1,13 @@
-"""What `prepare.py` wrote: texts as token ids, the teacher's vectors, pairs."""
+"""What `prepare.py` wrote: texts as token ids, the teacher's vectors, the tasks' rows."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from anytask.batching import TokenizedText
@@ -14,29 +16,47 @@ EOS = 1
 
 
 class TextStore:
-    """Packed token ids of all texts, the teacher's vectors of the first ones, and the pairs of each task."""
+    """Packed token ids of some texts."""
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
-        tokens = np.load(folder / "tokens.npz")
-        self.ids = tokens["ids"]
-        self.ends = np.concatenate([[0], tokens["ends"]])
+    def __init__(self, file: Path, max_tokens: int) -> None:
+        packed = np.load(file)
+        self.ids: NDArray[np.uint16] = packed["ids"]
+        self.ends: NDArray[np.int64] = np.concatenate([[0], packed["ends"]])
         self.max_tokens = max_tokens
-        self.teacher = np.concatenate([np.load(path) for path in sorted((folder / "teacher").glob("????.npy"))])
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tasks = json.loads((folder / "tasks.json").read_text("utf-8"))
-        pairs = np.load(folder / "pairs.npz")
-        self.pairs = [
-            np.stack([pairs["query"], pairs["pos"]], axis=1)[pairs["task"] == task] for task in range(len(self.tasks))
-        ]
 
-    def lengths(self, indices: np.ndarray) -> np.ndarray:
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def lengths(self, indices: NDArray[Any]) -> NDArray[np.int64]:
         """Tokens of each text as batched, without its instruction: cut, with `</s>`."""
         return np.minimum(self.ends[indices + 1] - self.ends[indices], self.max_tokens - 1) + 1
 
-    def instruction_ids(self, instruction: str) -> np.ndarray:
-        return np.array(self.tokenizer.encode(instruction, add_special_tokens=False).ids, dtype=np.int32)
-
-    def text(self, index: int, instruction: np.ndarray) -> TokenizedText:
+    def text(self, index: int, instruction: NDArray[np.int32]) -> TokenizedText:
         """A text behind an instruction's ids, which the mean leaves out."""
         body = self.ids[self.ends[index] : self.ends[index + 1]][: self.max_tokens - 1].astype(np.int32)
         return TokenizedText(np.concatenate([instruction, body, [EOS]]), len(instruction))
+
+
+class Prepared:
+    """The folder that `prepare.py` writes.
+
+    Args:
+        max_tokens: of a text, without its instruction.
+    """
+
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        self.folder = folder
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.texts = TextStore(folder / "tokens.npz", max_tokens)
+        self.rotation: NDArray[np.float32] = np.load(folder / "rotation.npy")
+        teacher = np.concatenate([np.load(path) for path in sorted((folder / "teacher").glob("????.npy"))])
+        self.teacher = (teacher.astype(np.float32) @ self.rotation).astype(np.float16)
+        self.task_texts = TextStore(folder / "task_tokens.npz", max_tokens)
+        self.tasks: list[dict[str, Any]] = json.loads((folder / "tasks.json").read_text("utf-8"))
+        rows = np.load(folder / "task_rows.npz")
+        order = np.argsort(rows["task"], kind="stable")
+        starts = np.searchsorted(rows["task"][order], np.arange(1, len(self.tasks)))
+        self.rows: list[NDArray[np.int32]] = np.split(rows["rows"][order], starts)
+
+    def instruction_ids(self, instruction: str) -> NDArray[np.int32]:
+        return np.array(self.tokenizer.encode(instruction.strip(), add_special_tokens=False).ids, dtype=np.int32)
