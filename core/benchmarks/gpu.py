@@ -3,7 +3,7 @@
     python core/benchmarks/gpu.py [--shapes base large xl] [--dtypes bfloat16 float16] [--texts 8192] [--rounds 3]
 
 Weights are random: speed doesn't depend on them. Texts are runs of words of the standard library's docstrings, of a
-log-normal length around 90 words, and single queries for the latency. sentence-transformers runs as fast as it goes:
+log-normal length (see texts.py), and single queries for the latency. sentence-transformers runs as fast as it goes:
 weights in the same precision, sdpa attention, the best of several batch sizes, which is found beforehand; it sorts
 texts by length by itself. All take turns within a round. Peak is what the GPU reaches in a large product of matrices in
 bfloat16 or float16; the share of it is that of the matrix products that the texts need, so that padding lowers it.

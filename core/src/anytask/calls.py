@@ -29,6 +29,8 @@ RUN_STEPS = 8
 """Most steps of a shared run: enough for long and short texts to find company of their length."""
 PART_STEPS = 4
 """Steps of a large asynchronous call between which other calls get their turn."""
+MOST_SMALL, MOST_RUN, MOST_PART = 4096, 16_384, 65_536
+"""Tokens that small calls, runs and parts have at most, where steps are as large as those of a GPU."""
 WINDOW = 8192
 """Texts that are tokenized ahead, and sorted by length together."""
 RAW = Output(normalize=False, as_tensor=True)
@@ -79,9 +81,10 @@ class Calls:
     def __init__(self, tokenizer: InstructionTokenizer, engine: EncodingEngine) -> None:
         self._tokenizer = tokenizer
         self._engine = engine
-        self._small = engine.batch_tokens // 2
-        self._part_tokens = PART_STEPS * engine.batch_tokens
-        self._coalescer = Coalescer(_Together(tokenizer, engine), RUN_STEPS * engine.batch_tokens)
+        step = engine.batch_tokens
+        self._small = min(step // 2, MOST_SMALL)
+        self._part_tokens = min(PART_STEPS * step, MOST_PART)
+        self._coalescer = Coalescer(_Together(tokenizer, engine), min(RUN_STEPS * step, MOST_RUN))
         self._pool: DevicePool | None = None
         self._pool_lock = threading.Lock()
 
