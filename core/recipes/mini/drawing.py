@@ -57,4 +57,5 @@ def _bars(panel: Any, groups: list[str], heights: dict[str, list[float]], colour
         panel.bar(middles, values, width * 0.92, label=name, color=colours[name])
     panel.set_xticks(range(len(groups)), groups, fontsize=8, rotation=20)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False, fontsize=7, ncols=2)
+    panel.set_ylim(0, 100)
+    panel.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.2))
