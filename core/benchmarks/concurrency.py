@@ -86,10 +86,13 @@ class Load:
                 self.seconds[COROUTINES].append(time.perf_counter() - started)
             return vectors
 
-        async def all_callers() -> list[Vectors]:
-            return await asyncio.gather(*map(caller, range(self.callers)))
+        parts: list[Vectors] = []
 
-        return self._in_order(asyncio.run(all_callers()))
+        async def all_callers() -> None:  # gives nothing: asyncio.run formats what its coroutine gave, in full
+            parts.extend(await asyncio.gather(*map(caller, range(self.callers))))
+
+        asyncio.run(all_callers())
+        return self._in_order(parts)
 
     def one_list(self) -> Vectors:
         return list(self.model.encode_query(self.queries))
