@@ -15,7 +15,7 @@ GPU_BATCH_TOKENS = 1024, 65_536
 UNKNOWN_GPU_BATCH_TOKENS = 16_384
 """On devices that don't tell their free memory."""
 SHARE = 0.4
-"""Of the free memory, for one step: two are under way at a time, and others want some too."""
+"""Of the free memory, for one step: attention and the allocator take more than is counted, and others want some too."""
 
 
 def batch_tokens(config: T5Config, device: torch.device, dtype: torch.dtype) -> int:
