@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -362,6 +363,12 @@ app(["embed", "a.jsonl", "--output", "a.parquet"])
     assert done.returncode == 1
     assert 'install it with: pip install "anytask[embed]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_warning_of_cut_texts_survives_a_pickle() -> None:
+    warning = pickle.loads(pickle.dumps(TruncationWarning(2, 3, 48)))
+    assert (warning.count, warning.texts, warning.max_length) == (2, 3, 48)
+    assert str(warning).startswith("2 of 3 texts have more tokens with their instruction than max_length 48")
 
 
 def test_help_shows_an_example() -> None:

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from anytask.corpus.formats import InputError
 from anytask.corpus.rows import BadRowError, Columns, Row
-from anytask.corpus.sources import InputError, find_sources, identity, rows_from
+from anytask.corpus.sources import find_sources, identity, rows_from
 
 ROWS = [
     {"id": f"r{number}", "text": f"Text {number}, “quoted”\nand broken", "year": 1900 + number} for number in range(7)

@@ -177,8 +177,9 @@ def embed(
 def report(summary: Summary, *targets: str) -> None:
     """Tell what was done, and what was left out."""
     counts = summary.counts
+    shards = "shard" if summary.shards == 1 else "shards"
     resumed = f", {summary.resumed:,} of them by an earlier run" if summary.resumed else ""
-    told = [f"{counts.rows:,} texts embedded in {summary.shards:,} shards{resumed}: {', '.join(targets)}"]
+    told = [f"{counts.rows:,} texts embedded in {summary.shards:,} {shards}{resumed}: {', '.join(targets)}"]
     if counts.cut:
         told.append(f"{counts.cut:,} were longer than the model takes; only their beginnings are embedded")
     if counts.bad:
@@ -224,4 +225,5 @@ def _loader(to_chroma: str | None, job: CorpusJob) -> Loader | None:
         return None
     from anytask.corpus.chroma import ChromaLoader
 
+    job.check_inputs()
     return ChromaLoader(to_chroma, job)

@@ -15,10 +15,10 @@ except ImportError as error:
         f'anytask.corpus needs pyarrow ({error}); install it with: pip install "anytask[embed]"'
     ) from error
 
+from anytask.corpus.formats import Format, InputError
 from anytask.corpus.job import CorpusJob
 from anytask.corpus.rows import BadRowError, Columns
 from anytask.corpus.run import Progress, Summary, embed_corpus
-from anytask.corpus.sources import Format, InputError
 from anytask.corpus.vectors import read_description, read_vectors
 
 __all__ = [

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pyarrow as pa
 
+from anytask.corpus.formats import STDIN, Format, RawRow, Source
 from anytask.corpus.rows import Columns, Row
-from anytask.corpus.sources import STDIN, Format, RawRow, Source, find_sources, identity, rows_from
+from anytask.corpus.sources import find_sources, identity, rows_from
 from anytask.corpus.windows import Window, windows
 from anytask.embedder import Embedder
 from anytask.precision import Calibration, Precision
@@ -75,6 +76,13 @@ class CorpusJob:
     @cached_property
     def sources(self) -> list[Source]:
         return find_sources(self.inputs, self.columns.fields, self.format)
+
+    def check_inputs(self) -> None:
+        """
+        Raises:
+            InputError: they aren't there, or lack a field.
+        """
+        _ = self.sources, self.kept
 
     @cached_property
     def kept(self) -> list[pa.Field]:

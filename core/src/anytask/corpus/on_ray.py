@@ -12,7 +12,7 @@ from typing import Any
 from anytask.corpus.embedding import CorpusModel
 from anytask.corpus.job import CorpusJob
 from anytask.corpus.run import BAD_ROWS_TOLD, Meter, Progress, Summary
-from anytask.corpus.windows import by_shard
+from anytask.corpus.windows import ahead, by_shard
 from anytask.corpus.work import CorpusWork, shard_path
 from anytask.files.whole import whole_file
 
@@ -140,7 +140,7 @@ class ShardMaker:
         try:
             _, shard = next(by_shard(self.model.job.windows_from(number)))
             with whole_file(shard_path(self.folder, number)) as partial:
-                made.rows = self.model.write_shard(partial, self.schema, meter.watch(shard), meter.advance).read
+                made.rows = self.model.write_shard(partial, self.schema, meter.watch(ahead(shard)), meter.advance).read
         except (ValueError, OSError, RuntimeError) as error:
             made.error = error
         made.bad = meter.bad

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from anytask.corpus.sources import InputError, ParquetSource, RawRow, Source, TextSource
+from anytask.corpus.formats import InputError, ParquetSource, RawRow, Source, TextSource
 
 ID, TEXT, EMBEDDING = "id", "text", "embedding"
 TYPES: dict[str, pa.DataType] = {
@@ -97,7 +97,7 @@ class Columns:
         try:
             values = raw.source.parse(raw.content)
             text = self._text(values)
-            kept = tuple(_kept(name, values, type) for name, type in zip(self.keep, types, strict=True))
+            kept = tuple(_kept(raw.source, name, values, type) for name, type in zip(self.keep, types, strict=True))
             return Row(self._id(values, raw, number), text, kept)
         except (ValueError, OSError, pa.ArrowException) as error:
             raise BadRowError(f"{raw.place}: {error}") from error
@@ -127,10 +127,12 @@ class Columns:
         return _checked(str(found), "id")
 
 
-def _kept(name: str, values: Mapping[str, Any], kind: pa.DataType) -> Any:
+def _kept(source: Source, name: str, values: Mapping[str, Any], kind: pa.DataType) -> Any:
     value = values.get(name)
+    if isinstance(source, ParquetSource) and source.types[name] == kind:
+        return value
     if isinstance(value, pa.Scalar):
-        return value if value.type == kind else value.cast(kind)
+        return value.cast(kind)
     if kind == pa.string():
         if value is None or isinstance(value, str):
             return None if value is None else _checked(value, f"the field {name}")

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from anytask.corpus.embedding import CorpusModel
+from anytask.corpus.formats import STDIN
 from anytask.corpus.job import CorpusJob
 from anytask.corpus.shards import Counts
-from anytask.corpus.sources import STDIN
 from anytask.corpus.windows import Window, ahead, by_shard
 from anytask.corpus.work import CorpusWork, Loader
 from anytask.files.whole import whole_file

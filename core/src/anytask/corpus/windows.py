@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TypeVar
 
+from anytask.corpus.formats import RawRow
 from anytask.corpus.rows import BadRowError, Row
-from anytask.corpus.sources import RawRow
 
 T = TypeVar("T")
 END = object()

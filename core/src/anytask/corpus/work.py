@@ -9,9 +9,9 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol, Self
 
+from anytask.corpus.formats import STDIN
 from anytask.corpus.job import CorpusJob
 from anytask.corpus.shards import Counts, join, read_counts
-from anytask.corpus.sources import STDIN
 from anytask.corpus.windows import Digest, Window
 from anytask.files.work_folder import SETTINGS, WorkFolder
 from anytask.precision import Calibration
