@@ -10,7 +10,7 @@ MODEL ?= mini
 ADAPTERS := $(wildcard integrations/*/pyproject.toml)
 EDITABLE := -e "core[train]" $(patsubst %/pyproject.toml,-e %,$(ADAPTERS))
 
-.PHONY: help rag test test-slow check format evaluate evaluate-mini mini medi bench matrix clean
+.PHONY: help rag test test-slow check format evaluate evaluate-mini mini medi bench peers matrix clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,9 +33,18 @@ format: $(VENV)/.test ## let ruff rewrite what it can
 	@$(BIN)/ruff check -q --fix .
 	@$(BIN)/ruff format -q .
 
-bench: $(VENV)/.test ## speed and start-up beside sentence-transformers
+bench: $(VENV)/.test ## speed, memory, start-up beside sentence-transformers (half an hour; goes on where it stopped)
 	@$(BIN)/python core/benchmarks/encode.py
+	@$(BIN)/python core/benchmarks/scaling.py
+	@$(BIN)/python core/benchmarks/overhead.py
 	@$(BIN)/python core/benchmarks/startup.py
+
+peers: $(VENV)/.test ## environments of OpenVINO, ONNX Runtime and InstructorEmbedding 1.0.1, for encode.py --peers
+	@$(PIP) install -q -c requirements.lock uv
+	@$(BIN)/uv venv -q --allow-existing --python $(BIN)/python build/peers/onnx
+	@$(PIP) --python build/peers/onnx install -q -r core/benchmarks/peers/requirements-onnx.txt
+	@$(BIN)/uv venv -q --allow-existing --python $(BIN)/python build/peers/instructor
+	@$(PIP) --python build/peers/instructor install -q --no-deps -r core/benchmarks/peers/requirements-instructor.txt
 
 evaluate: $(VENV)/.test ## measure MODEL on the development suite in DATA/dev
 	@$(BIN)/anytask evaluate $(MODEL) --suite $(DATA)/dev
@@ -46,6 +55,7 @@ evaluate-mini: $(VENV)/.test ## measure MODEL against the targets of the bundled
 
 mini: $(VENV)/.test ## train the bundled model anew from DATA (hours on two cores; goes on where it stopped)
 	@$(PIP) install -q -c requirements.lock -r core/recipes/mini/requirements.txt
+	@test -f build/medi/medi.jsonl.zst || $(MAKE) medi
 	@$(BIN)/python core/recipes/mini/prepare.py --data $(DATA)
 	@$(BIN)/python core/recipes/mini/train.py
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """Processor, usable cores, Python and the versions that matter."""
+    """Processor, cores, Python and the versions that matter."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
     packages = ", ".join(f"{name} {version(name)}" for name in ("anytask", "torch", "sentence-transformers"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = os.cpu_count()
     return f"{processor}, {cores} cores, Python {platform.python_version()}, {packages}"

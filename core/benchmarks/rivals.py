@@ -1,39 +1,79 @@
-"""Who is measured: anytask in each precision, and sentence-transformers in float32, all on the same folder."""
+"""Who is measured: anytask in each precision and sentence-transformers, each in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import resource
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from texts import INSTRUCTION
+import numpy as np
+import numpy.typing as npt
 
 PEER = "sentence-transformers"
 DTYPES = ("float32", "bfloat16", "int8")
 RIVALS = (PEER, *DTYPES)
 BASE = {"d_model": 768, "num_layers": 12, "num_heads": 12, "d_kv": 64, "d_ff": 3072, "dimension": 768}
 """T5 base; its embedding table has 32,128 rows."""
+HERE = Path(__file__).parent
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
-Encode = Callable[[Any], Any]
 
+class Worker:
+    """A rival's process: it loads the folder, then embeds when asked, and sleeps between.
 
-def load(rival: str, folder: str) -> Encode:
-    """What embeds a text or a list of texts with `INSTRUCTION`."""
-    if rival == PEER:
-        from sentence_transformers import SentenceTransformer
+    Args:
+        command: of the process, see `serve.py`; None takes `worker.py`.
+        threads: that it computes with.
+        clock: "wall", or "cpu" for the seconds that the process computes, which other processes hardly change.
+    """
 
-        peer = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": "float32"})
-        peer.set_pooling_include_prompt(False)
-        return lambda texts: peer.encode(texts, prompt=INSTRUCTION, show_progress_bar=False)
-    from anytask import Instructor
+    def __init__(
+        self, rival: str, folder: str, threads: int, command: Sequence[str] | None = None, clock: str = "wall"
+    ) -> None:
+        self._clock = clock
+        given = command or (sys.executable, "-W", "ignore", str(HERE / "worker.py"))
+        environment = {name: value for name, value in os.environ.items() if name not in THREAD_SETTINGS}
+        self._process = subprocess.Popen(
+            [*given, rival, folder, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"},
+        )
+        self.peak_megabytes = 0.0
 
-    model = Instructor.from_pretrained(folder, device="cpu", dtype=rival)
-    return lambda texts: model.encode(texts, INSTRUCTION)
+    def seconds(self, texts: Sequence[str], *, singly: bool = False) -> list[float]:
+        """Time of one call with all texts, or of a call for each."""
+        found: list[float] = self._ask({"texts": list(texts), "singly": singly})[self._clock]
+        return found
+
+    def vectors(self, texts: Sequence[str], path: Path) -> npt.NDArray[np.float32]:
+        """Their vectors, unit length; they go through a file."""
+        self._ask({"texts": list(texts), "vectors": str(path)})
+        found: npt.NDArray[np.float32] = np.load(path)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended with status {self._process.wait()}; its errors are above")
+        answer: dict[str, Any] = json.loads(line)
+        self.peak_megabytes = answer["peak_megabytes"]
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def write_base(folder: Path) -> None:
@@ -46,33 +86,24 @@ def write_base(folder: Path) -> None:
     save_checkpoint(new_checkpoint(sizes, read_tokenizer(resolve("mini")), seed=0), folder)
 
 
-def matrix_ceiling(dtype: str) -> float:
-    """GFLOP/s of a large product by oneDNN in this precision, with torch's present number of threads."""
-    from timing import best_seconds
+def matrix_ceiling(dtype: str, threads: int, clock: str = "wall") -> float:
+    """GFLOP/s of a large product by oneDNN in this precision."""
+    import torch
+    from timing import CLOCKS, best_seconds
 
     from anytask.linear import FloatLinear, Int8Linear, quantised
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     rows, inner, columns = 1024, 1024, 4096
     weight = torch.randn(columns, inner)
     if dtype == "int8":
         integers = Int8Linear(*quantised(weight))
         x = torch.randint(0, 256, (rows, inner), dtype=torch.uint8)
-        seconds = best_seconds(lambda: integers._product(x, "none"))
+        seconds = best_seconds(lambda: integers._product(x, "none"), clock=CLOCKS[clock])
     else:
         floats = FloatLinear(weight.to(getattr(torch, dtype)))
         x = torch.randn(rows, inner).to(getattr(torch, dtype))
-        seconds = best_seconds(lambda: floats(x))
+        seconds = best_seconds(lambda: floats(x), clock=CLOCKS[clock])
+    torch.set_num_threads(before)
     return 2 * rows * inner * columns / seconds / 1e9
-
-
-def peak_memory(rival: str, folder: str, texts: list[str], threads: int) -> float:
-    """MB that a process of its own took at most to load the model and embed `texts`."""
-    command = [sys.executable, "-W", "ignore", __file__, rival, folder, str(threads)]
-    given = json.dumps(texts)
-    return float(subprocess.run(command, input=given, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[3]))
-    load(sys.argv[1], sys.argv[2])(json.load(sys.stdin))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,8 +1,9 @@
 """From nothing to the first vector: import, load and one embedding in a new process, beside sentence-transformers.
 
-    python core/benchmarks/startup.py [--model mini] [--rounds 7]
+    python core/benchmarks/startup.py [--model mini | base | FOLDER] [--rounds 7]
 
 Both load the same folder; the processes take turns. The second figure is the next query's latency in that process.
+Writes build/bench/startup-MODEL.json.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from machine import describe
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rivals import write_base
 
 from anytask.hub import resolve
 
@@ -34,6 +36,7 @@ for query in ("How do I sort a list?", "What is a context manager?", "When is a 
     times.append(time.perf_counter() - started)
 print(json.dumps([first, times[0], sorted(times)[1]]))
 """
+OUTPUT = Path("build/bench")
 INSTRUCTION = "Represent the question for retrieving supporting documents: "
 PEERS = {
     "anytask": (
@@ -62,7 +65,10 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    folder = resolve(arguments.model)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    folder = OUTPUT / "base" if arguments.model == "base" else resolve(arguments.model)
+    if arguments.model == "base" and not (folder / "modules.json").exists():
+        write_base(folder)
     runs: dict[str, list[list[float]]] = {peer: [] for peer in PEERS}
     for _ in track(range(arguments.rounds), description="rounds"):
         for peer, times in runs.items():
@@ -75,6 +81,9 @@ def main() -> None:
         table.add_row(peer, f"{first:.2f} s", f"{following * 1000:.1f} ms", f"{later * 1000:.1f} ms")
     pairs = zip(runs["anytask"], runs["sentence-transformers"], strict=True)
     share = statistics.median(ours[0] / theirs[0] for ours, theirs in pairs)
+    name = Path(arguments.model).name
+    path = OUTPUT / f"startup-{name}.json"
+    path.write_text(json.dumps({"machine": describe(), "share": share, "runs": runs}, indent=2) + "\n", "utf-8")
     Console().print(table, f"First vector: {share:.2f} of sentence-transformers' time (median over pairs of runs)")
 
 

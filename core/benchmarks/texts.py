@@ -25,13 +25,13 @@ def docstrings() -> list[str]:
 
 
 def workloads(count: int) -> dict[str, list[str]]:
-    """`count` first sentences of docstrings, and as many passages of a log-normal length around 90 words."""
+    """`count` first sentences of docstrings, and as many passages of a log-normal length around 120 tokens."""
     rng = np.random.default_rng(0)
     found = docstrings()
     texts = [found[place] for place in rng.permutation(len(found))]
     words = " ".join(texts).split()
     passages = []
-    for length in rng.lognormal(np.log(90), 0.6, count).clip(8, 380).astype(int):
+    for length in rng.lognormal(np.log(65), 0.6, count).clip(5, 260).astype(int):
         start = rng.integers(len(words) - length)
         passages.append(" ".join(words[start : start + length]))
     return {SHORT: [text.split(". ")[0] for text in texts[:count]], PASSAGES: passages}

@@ -26,11 +26,11 @@ from pathlib import Path
 
 import numpy as np
 import training_worker
-from encode import docstrings
 from machine import describe
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from texts import docstrings
 from training_worker import Rival, Work
 
 from anytask.checkpoint import load_checkpoint, save_checkpoint
