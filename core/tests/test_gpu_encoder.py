@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,17 @@ class TestEngine:
                 vectors = model.encode(sentences[:300], batch_tokens=batch_tokens)
                 assert (vectors * expected).sum(1).min() > (0.99999 if dtype == "float32" else 0.999)
             assert model._engine.encoder._packs
+
+    @needs_gpu
+    def test_many_threads(self, folder: Path, sentences: list[str]) -> None:
+        model = Instructor.from_pretrained(folder, device="cuda")
+        expected = model.encode(sentences[:300])
+        with ThreadPoolExecutor(8) as threads:
+            large = [threads.submit(model.encode, sentences[:300], batch_tokens=2000) for _ in range(8)]
+            small = [threads.submit(model.encode, text) for text in sentences[:50]]
+            for call in large:
+                np.testing.assert_allclose(call.result(), expected, atol=1e-4)
+            np.testing.assert_allclose(np.stack([call.result() for call in small]), expected[:50], atol=1e-4)
 
     @needs_gpu
     def test_every_gpu(self, folder: Path, sentences: list[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -12,15 +14,21 @@ from torch import Tensor
 from anytask.batching import TokenizedText, pack, plan_batches
 from anytask.cpu_encoder import CPU_DTYPES, CpuEncoder, float_state
 from anytask.device_memory import batch_tokens as suitable_batch_tokens
-from anytask.encoder import T5Encoder
+from anytask.encoder import T5Config, T5Encoder
 from anytask.gpu_encoder import GpuEncoder, text_means
 from anytask.pooling import SentenceHead
-from anytask.threads import step_threads
+from anytask.threads import LonePace, step_threads
 from anytask.transfers import in_flight
 
 logger = logging.getLogger(__name__)
 
+LEAST_SPLIT = 500_000_000
+"""Multiplications of a step that is worth splitting over the cores; below, the threads wait more than they compute."""
+
 Encoder = T5Encoder | CpuEncoder | GpuEncoder
+
+_launching = threading.Lock()
+"""Whatever the number of callers, a device other than the CPU holds the activations of one step at a time."""
 
 
 class EncodingEngine:
@@ -42,6 +50,7 @@ class EncodingEngine:
         self.batch_tokens = suitable_batch_tokens(encoder.config, device, self.dtype)
         self.fitting_tokens: int | None = None
         """Most tokens of a step since the device ran out of memory; None as long as it hasn't."""
+        self._pace = LonePace()
 
     @property
     def dimension(self) -> int:
@@ -91,9 +100,28 @@ class EncodingEngine:
         steps = list(plan_batches(lengths, limit))
         if threads > 1 and len(steps) > 1:
             return step_threads.each(compute, steps, threads)
+        if threads > 1 and steps:
+            return self._lone(compute, steps, threads, sum(lengths))
         if self.device.type == "cpu":
             return ((step, compute(step)) for step in steps)
-        return in_flight(compute, steps)
+
+        def launch(indices: list[int]) -> Tensor:
+            with _launching:
+                return compute(indices)
+
+        return in_flight(launch, steps)
+
+    def _lone(
+        self, compute: Callable[[list[int]], Tensor], steps: list[list[int]], threads: int, tokens: int
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """The only step of a call, split over the cores where it is large and that is faster at present."""
+        is_large = tokens * _matrix_elements(self.encoder.config) >= LEAST_SPLIT
+        split = is_large and self._pace.splits(tokens)
+        started = time.perf_counter()
+        done = (steps[0], compute(steps[0])) if split else next(step_threads.each(compute, steps, threads))
+        if is_large:
+            self._pace.note(tokens, split, time.perf_counter() - started)
+        return iter([done])
 
     def _step_within_memory(self, batch: Sequence[TokenizedText]) -> Tensor:
         """One step, halved for as long as the device runs out of memory; the size that fits is remembered."""
@@ -153,3 +181,10 @@ def _on_device(encoder: Encoder, device: torch.device, dtype: torch.dtype) -> En
 
 def _tokens(batch: Sequence[TokenizedText]) -> int:
     return sum(len(text.ids) for text in batch)
+
+
+def _matrix_elements(config: T5Config) -> int:
+    """Elements of the layers' matrices: what a token is multiplied with."""
+    attention = 4 * config.d_model * config.num_heads * config.d_kv
+    feed_forward = (3 if config.is_gated else 2) * config.d_model * config.d_ff
+    return config.num_layers * (attention + feed_forward)
