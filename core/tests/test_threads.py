@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from anytask import Instructor
-from anytask.threads import StepThreads
+from anytask.threads import LonePace, StepThreads
 
 INSTRUCTION = "Represent the statement: "
 
@@ -151,3 +151,31 @@ class TestSpinning:
         assert self.run(self.PROGRAM.format("anytask"), GOMP_SPINCOUNT="7") == "7"
         assert self.run(self.PROGRAM.format("anytask"), OMP_WAIT_POLICY="ACTIVE") == "None"
         assert self.run(self.PROGRAM.format("torch, anytask")) == "None"
+
+
+class TestLonePace:
+    def run(self, pace: LonePace, split_seconds: float, steps: int, tokens: int = 20) -> list[bool]:
+        """The ways taken when one thread takes a second."""
+        ways = []
+        for _ in range(steps):
+            ways.append(pace.splits(tokens))
+            pace.note(tokens, ways[-1], split_seconds if ways[-1] else 1.0)
+        return ways
+
+    def test_splits_where_that_is_faster(self) -> None:
+        ways = self.run(LonePace(), 0.6, 100)
+        assert ways[:2] == [True, False]
+        assert ways.count(False) <= 5
+
+    def test_leaves_it_where_a_core_is_busy_and_comes_back(self) -> None:
+        pace = LonePace()
+        self.run(pace, 0.6, 50)
+        assert self.run(pace, 5.0, 1000).count(True) <= 8
+        assert all(self.run(pace, 0.6, 600)[-100:])
+
+    def test_tells_sizes_apart(self) -> None:
+        pace = LonePace()
+        self.run(pace, 5.0, 10)
+        self.run(pace, 0.6, 10, tokens=500)
+        assert not pace.splits(20)
+        assert pace.splits(500)

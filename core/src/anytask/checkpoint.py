@@ -95,12 +95,23 @@ class Checkpoint:
         return replace(self, encoder=encoder, packed=None)
 
 
+def stored_precision(folder: Path, device: torch.device) -> torch.dtype:
+    """The precision that a model of this folder runs in unless another is asked for: int8 on a CPU where its matrices
+    are stored so, else float32.
+
+    Raises:
+        CheckpointError: the folder is no sentence encoder's.
+    """
+    config = read_json(module_folders(folder)["Transformer"] / "config.json")
+    return torch.int8 if device.type == "cpu" and is_int8(config) else torch.float32
+
+
 def load_checkpoint(folder: Path, pack: torch.dtype | None = None) -> Checkpoint:
     """Read a checkpoint folder, whole or not at all.
 
     Args:
-        pack: give a `packed` encoder of this precision, or of int8 where that is what is stored, without ever holding
-            all weights twice. None gives the weights as they are stored, or int8 ones in float32.
+        pack: give a `packed` encoder of this precision, without ever holding all weights twice unless they are stored
+            in int8 and wanted in another. None gives the weights as they are stored, or int8 ones in float32.
 
     Raises:
         CheckpointError: a file is missing, unreadable or not what a T5 sentence encoder has.
@@ -111,14 +122,14 @@ def load_checkpoint(folder: Path, pack: torch.dtype | None = None) -> Checkpoint
     shape = encoder_shape(config, transformer / "config.json")
     if "Pooling" in modules:
         check_pooling(modules["Pooling"] / "config.json")
-    encoder, scales = _read_encoder(transformer, shape, is_int8(config))
+    encoder, scales = _read_encoder(transformer, shape, is_int8(config), mapped=pack is not None)
     packed = None
     if pack is not None:
         state: dict[str, torch.Tensor] = {**encoder.state_dict(), **scales}
         scales.clear()
         with torch.device("meta"):
             encoder = T5Encoder(shape)  # lets go of the weights, which `state` alone holds now
-        packed = CpuEncoder(shape, state, pack)
+        packed = CpuEncoder(shape, state if pack == torch.int8 else float_state(state), pack)
     elif scales:
         encoder.load_state_dict(float_state({**encoder.state_dict(), **scales}), assign=True)
     return Checkpoint(
@@ -232,9 +243,11 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _read_encoder(folder: Path, shape: T5Config, int8: bool) -> tuple[T5Encoder, dict[str, torch.Tensor]]:
+def _read_encoder(folder: Path, shape: T5Config, int8: bool, mapped: bool) -> tuple[T5Encoder, dict[str, torch.Tensor]]:
     """The encoder, and the scales of its matrices where these are int8."""
-    state = encoder_state(read_int8_weights(folder) if int8 else read_weights(folder, "encoder"), shape, folder, int8)
+    state = encoder_state(
+        read_int8_weights(folder, mapped) if int8 else read_weights(folder, "encoder", mapped), shape, folder, int8
+    )
     scales = {name: state.pop(name) for name in [name for name in state if name.endswith(SCALE)]}
     with _sizes_of(folder / "config.json"):
         encoder = T5Encoder(shape).requires_grad_(False)

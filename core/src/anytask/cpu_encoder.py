@@ -38,11 +38,11 @@ class CpuEncoder:
     def __init__(self, config: T5Config, state: MutableMapping[str, Tensor], dtype: torch.dtype) -> None:
         self.config = config
         self.dtype = torch.int8 if is_quantised(state) else dtype
+        table = torch.bfloat16 if self.dtype == torch.int8 else self.dtype
+        self._embedding = state.pop("embed_tokens.weight").detach().to(table)  # first: it may be read from its file
         self._position_bias = state.pop("relative_attention_bias.weight").detach().float()
         self._final_gain = state.pop("final_norm.weight").detach().float()
         self._blocks = [_Block(config, state, f"blocks.{layer}", self.dtype) for layer in range(config.num_layers)]
-        table = torch.bfloat16 if self.dtype == torch.int8 else self.dtype
-        self._embedding = state.pop("embed_tokens.weight").detach().to(table)
 
     @property
     def table_dtype(self) -> torch.dtype:

@@ -23,7 +23,7 @@ from anytask.transfers import in_flight
 logger = logging.getLogger(__name__)
 
 LEAST_SPLIT = 500_000_000
-"""Multiplications of a step that is worth splitting over the cores; below, the threads wait more than they compute."""
+"""Multiplications of a lone step from which the faster way is sought; smaller ones stay in the caller's thread."""
 
 Encoder = T5Encoder | CpuEncoder | GpuEncoder
 
@@ -51,6 +51,7 @@ class EncodingEngine:
         self.fitting_tokens: int | None = None
         """Most tokens of a step since the device ran out of memory; None as long as it hasn't."""
         self._pace = LonePace()
+        self._matrix_elements = _matrix_elements(encoder.config)
 
     @property
     def dimension(self) -> int:
@@ -100,7 +101,7 @@ class EncodingEngine:
         steps = list(plan_batches(lengths, limit))
         if threads > 1 and len(steps) > 1:
             return step_threads.each(compute, steps, threads)
-        if threads > 1 and steps:
+        if threads > 1 and sum(lengths) * self._matrix_elements >= LEAST_SPLIT:
             return self._lone(compute, steps, threads, sum(lengths))
         if self.device.type == "cpu":
             return ((step, compute(step)) for step in steps)
@@ -114,13 +115,11 @@ class EncodingEngine:
     def _lone(
         self, compute: Callable[[list[int]], Tensor], steps: list[list[int]], threads: int, tokens: int
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """The only step of a call, split over the cores where it is large and that is faster at present."""
-        is_large = tokens * _matrix_elements(self.encoder.config) >= LEAST_SPLIT
-        split = is_large and self._pace.splits(tokens)
+        """The only step of a call, if it is large: split over the cores where that is faster at present."""
+        split = self._pace.splits(tokens)
         started = time.perf_counter()
         done = (steps[0], compute(steps[0])) if split else next(step_threads.each(compute, steps, threads))
-        if is_large:
-            self._pace.note(tokens, split, time.perf_counter() - started)
+        self._pace.note(tokens, split, time.perf_counter() - started)
         return iter([done])
 
     def _step_within_memory(self, batch: Sequence[TokenizedText]) -> Tensor:

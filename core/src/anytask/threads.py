@@ -22,6 +22,8 @@ SPIN = "GOMP_SPINCOUNT"
 SPIN_SETTINGS = (SPIN, "OMP_WAIT_POLICY")
 SPINS = "10000"
 """Rounds, some 50 microseconds, after which a waiting OpenMP thread sleeps; without the setting it is milliseconds."""
+TRIALS = 16, 256
+"""Lone steps after which the slower way is tried again: at first, and at most."""
 
 QUEUED_PER_THREAD = 2
 """Items of a caller at work or waiting for each thread, so that none is idle while the next is queued."""
@@ -81,6 +83,39 @@ class StepThreads:
             if count not in self._pools:
                 self._pools[count] = _single_threaded_pool(count)
             return self._pools[count]
+
+
+class LonePace:
+    """Which way a lone step is faster, found by trying: split over the cores, or computed by one thread.
+
+    Splitting wins on an idle machine. Where another process keeps a core busy, each of the step's dozens of parallel
+    operations waits for the thread that has to share, and splitting is several times slower than one thread. So the
+    way that was faster of late is taken, and the other is tried again after ever more steps. Steps are told apart by
+    their size in powers of two.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[int, bool], float] = {}
+        self._trials: dict[int, tuple[int, int]] = {}
+
+    def splits(self, tokens: int) -> bool:
+        """Whether the next step, of so many tokens, is to be split."""
+        size = tokens.bit_length()
+        for split in (True, False):
+            if (size, split) not in self._seconds:
+                return split
+        faster = self._seconds[size, True] < self._seconds[size, False]
+        left, gap = self._trials.get(size, (TRIALS[0], TRIALS[0]))
+        if left > 1:
+            self._trials[size] = left - 1, gap
+            return faster
+        gap = min(2 * gap, TRIALS[1])
+        self._trials[size] = gap, gap
+        return not faster
+
+    def note(self, tokens: int, split: bool, seconds: float) -> None:
+        """What a step took."""
+        self._seconds[tokens.bit_length(), split] = seconds / tokens
 
 
 def _single_threaded_pool(count: int) -> ThreadPoolExecutor:

@@ -28,30 +28,32 @@ INT8_FILE = "model-int8.safetensors"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def read_weights(folder: Path, stem: str) -> dict[str, Tensor]:
+def read_weights(folder: Path, stem: str, mapped: bool = False) -> dict[str, Tensor]:
     """All tensors of a module folder, from safetensors where there is one, else from a PyTorch file.
 
     Args:
         folder: holds `model.safetensors`, `pytorch_model.bin` or the index and shards of either.
         stem: what the weights are, for messages ("encoder", "dense layer").
+        mapped: leave matrices of safetensors in their file, for those who only copy them: none takes memory before it
+            is read, nor after it is let go of.
 
     Raises:
         CheckpointError: no such file, a missing shard, a file that can't be read or that holds more than tensors.
     """
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
-            return _read_file(folder / name)
+            return _read_file(folder / name, mapped)
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return _read_shards(index)
+            return _read_shards(index, mapped)
     raise CheckpointError(
         f"no weights of the {stem} in {folder}: expected model.safetensors or pytorch_model.bin; "
         "download the folder again, or point to the folder that holds modules.json"
     )
 
 
-def read_int8_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a transformer's folder whose matrices are stored as int8.
+def read_int8_weights(folder: Path, mapped: bool = False) -> dict[str, Tensor]:
+    """All tensors of a transformer's folder whose matrices are stored as int8; `mapped` as in `read_weights`.
 
     Raises:
         CheckpointError: the file is missing or can't be read.
@@ -59,10 +61,10 @@ def read_int8_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / INT8_FILE
     if not path.is_file():
         raise CheckpointError(f"no {INT8_FILE} in {folder}, whose config.json says int8; download the folder again")
-    return _read_file(path)
+    return _read_file(path, mapped)
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path, mapped: bool) -> dict[str, Tensor]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
         raise CheckpointError(f"{index} is no index of weight shards; download it again")
@@ -71,14 +73,14 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         path = index.parent / shard
         if not path.is_file():
             raise CheckpointError(f"{index} names {shard}, which is not there; download the missing shard")
-        tensors.update(_read_file(path))
+        tensors.update(_read_file(path, mapped))
     return tensors
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path, mapped: bool) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            loaded = _read_safetensors(path)
+            loaded = _read_safetensors(path, mapped)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may raise anything
@@ -97,10 +99,10 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, each in memory of its own, so that letting go of one frees it.
+def _read_safetensors(path: Path, mapped: bool) -> dict[str, Tensor]:
+    """The tensors of a file, each in memory or a mapping of its own, so that letting go of one frees it.
 
-    Tensors of one mapped file keep all pages of it that were ever read. A table of embeddings, of which few rows are
+    Tensors of one mapping keep all pages of it that were ever read. A table of embeddings, of which few rows are
     looked up, stays mapped.
     """
     with safe_open(path, "pt") as file:
@@ -109,7 +111,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     for name in names:
         with safe_open(path, "pt") as file:
             tensor = file.get_tensor(name)
-            tensors[name] = tensor if name in EMBEDDING_NAMES else tensor.clone()
+            stays = name in EMBEDDING_NAMES or (mapped and tensor.dim() == 2)
+            tensors[name] = tensor if stays else tensor.clone()
     return tensors
 
 
