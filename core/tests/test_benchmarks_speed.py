@@ -17,41 +17,41 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Imports a module of the folder."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module
 
 
 @pytest.fixture
-def rows(benchmark: Any) -> list[Any]:
-    encode = benchmark("encode")
+def rows(module: Any) -> list[Any]:
+    encode = module("encode")
     return [
         encode.Row(1, "short texts", rival, 20.0, seconds, ratio, (ratio, ratio), 0.5, 100.0, 1.0, 500.0)
         for rival, seconds, ratio in (("sentence-transformers", 0.2, 1.0), ("int8", 0.05, 4.0))
     ]
 
 
-def test_a_worker_embeds_like_the_model(benchmark: Any, tmp_path: Path) -> None:
-    worker = benchmark("rivals").Worker("float32", str(resolve("mini")), threads=1)
+def test_a_worker_embeds_like_the_model(module: Any, tmp_path: Path) -> None:
+    worker = module("rivals").Worker("float32", str(resolve("mini")), threads=1)
     texts = ["How do I sort a list?", "Files are closed when the block ends."]
     vectors = worker.vectors(texts, tmp_path / "vectors.npy")
     assert len(worker.seconds(texts)) == 1
     assert all(second > 0 for second in worker.seconds(texts, singly=True))
     assert worker.peak_megabytes > 50
     worker.close()
-    expected = Instructor.from_pretrained("mini", device="cpu").encode(texts, benchmark("texts").INSTRUCTION)
+    expected = Instructor.from_pretrained("mini", device="cpu").encode(texts, module("texts").INSTRUCTION)
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 
-def test_a_worker_that_fails_is_named(benchmark: Any, tmp_path: Path) -> None:
-    worker = benchmark("rivals").Worker("float32", str(tmp_path), threads=1)
+def test_a_worker_that_fails_is_named(module: Any, tmp_path: Path) -> None:
+    worker = module("rivals").Worker("float32", str(tmp_path), threads=1)
     with pytest.raises(RuntimeError, match=r"worker\.py.*ended with status 1"):
         worker.seconds(["a"])
 
 
-def test_figures_of_another_machine_are_left(benchmark: Any, rows: list[Any], tmp_path: Path) -> None:
-    encode, about = benchmark("encode"), {"machine": "this one", "rivals": ["int8"]}
+def test_figures_of_another_machine_are_left(module: Any, rows: list[Any], tmp_path: Path) -> None:
+    encode, about = module("encode"), {"machine": "this one", "rivals": ["int8"]}
     path = tmp_path / "figures.json"
     path.write_text(json.dumps({**about, "rows": [vars(row) for row in rows]}), "utf-8")
     kept = encode._earlier(path, about)
@@ -59,13 +59,13 @@ def test_figures_of_another_machine_are_left(benchmark: Any, rows: list[Any], tm
     assert encode._earlier(path, {**about, "machine": "another"}) == []
 
 
-def test_the_chart_shows_every_rival(benchmark: Any, rows: list[Any], tmp_path: Path) -> None:
-    benchmark("chart").draw(rows, ["int8"], "title", tmp_path / "chart.svg")
+def test_the_chart_shows_every_rival(module: Any, rows: list[Any], tmp_path: Path) -> None:
+    module("chart").draw(rows, ["int8"], "title", tmp_path / "chart.svg")
     assert "</svg>" in (tmp_path / "chart.svg").read_text("utf-8")
 
 
-def test_passages_are_around_120_tokens(benchmark: Any) -> None:
-    texts = benchmark("texts")
+def test_passages_are_around_120_tokens(module: Any) -> None:
+    texts = module("texts")
     passages = texts.workloads(200)[texts.PASSAGES]
     model = Instructor.from_pretrained("mini", device="cpu")
     lengths = [len(text.ids) for text in model._tokenizer(passages, [texts.INSTRUCTION] * len(passages))]
