@@ -42,7 +42,7 @@ class Embedder:
     query_instruction: str | None = None
     document_instruction: str | None = None
     device: str | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
     max_length: int | None = None
     batch_tokens: int | None = None
     normalize: bool = True

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from anytask.calls import Answer, Calls, EncodeCall
-from anytask.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from anytask.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, stored_precision
 from anytask.cpu_encoder import CpuEncoder
 from anytask.engine import EncodingEngine, packs
 from anytask.errors import TruncationWarning
@@ -67,7 +67,7 @@ class Instructor:
         name_or_path: str | Path = "mini",
         *,
         device: str | torch.device | None = None,
-        dtype: str | torch.dtype = "float32",
+        dtype: str | torch.dtype | None = None,
         max_length: int | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -80,8 +80,8 @@ class Instructor:
             name_or_path: "mini" (bundled, no network), a folder in the sentence-transformers layout, or a hub id such
                 as "hkunlp/instructor-large" or "sentence-transformers/gtr-t5-base".
             device: a torch device; None takes a GPU where there is one, else the CPU.
-            dtype: "float32", "bfloat16", "float16" or, on a CPU, "int8": precision of the matrix products. A checkpoint
-                saved in int8 stays so on a CPU, whatever is asked for.
+            dtype: "float32", "bfloat16", "float16" or, on a CPU, "int8": precision of the matrix products. None takes
+                float32, or int8 on a CPU for a checkpoint that is stored so, as "mini" is.
             max_length: most tokens of a text with its instruction; None takes the checkpoint's, else 512.
             revision: branch, tag or commit on the hub.
             token: for private repositories; True takes the stored one.
@@ -92,7 +92,7 @@ class Instructor:
             CheckpointError: no such model, or its files are missing, damaged or not those of a T5 encoder.
             ValueError: an unknown dtype, or a device that isn't there.
         """
-        precision, place = as_dtype(dtype), as_device(device)
+        asked, place = None if dtype is None else as_dtype(dtype), as_device(device)
         folder = resolve(
             name_or_path,
             revision=revision,
@@ -100,6 +100,7 @@ class Instructor:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
+        precision = asked or stored_precision(folder, place)
         checkpoint = load_checkpoint(folder, pack=precision if packs(place, precision) else None)
         if max_length is not None:
             checkpoint.max_length = max_length

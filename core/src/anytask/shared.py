@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from anytask.checkpoint import stored_precision
 from anytask.errors import CheckpointError
 from anytask.hub import resolve
 from anytask.model import Instructor, as_device, as_dtype
@@ -59,7 +60,7 @@ def load_shared(
     name_or_path: str | Path = "mini",
     *,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = None,
     max_length: int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -81,10 +82,12 @@ def load_shared(
     Raises:
         CheckpointError, ValueError: as `Instructor.from_pretrained`.
     """
-    place, precision = as_device(device), as_dtype(dtype)
+    place, wanted = as_device(device), None if dtype is None else as_dtype(dtype)
     where = (revision, token, None if cache_dir is None else str(Path(cache_dir).absolute()), local_files_only)
     asked = (name_or_path, _real_folder(name_or_path), *where)
     folder = _folders.get(asked, lambda: _find(name_or_path, *where))
+
+    precision = wanted or stored_precision(folder, place)
 
     def load() -> Instructor:
         model = Instructor.from_pretrained(folder, device=place, dtype=precision, max_length=max_length)

@@ -122,7 +122,7 @@ class TestConfiguration:
             "query_instruction": None,
             "document_instruction": None,
             "device": None,
-            "dtype": "float32",
+            "dtype": None,
             "max_length": None,
             "batch_tokens": None,
             "normalize": True,
@@ -199,7 +199,7 @@ class TestSchema:
             ({"model": 3}, "3 is not of type 'string' at path 'model'"),
             ({"model": ""}, "at path 'model'"),
             ({"model": "mini", "instruction": "x"}, "'instruction' was unexpected"),
-            ({"model": "mini", "dtype": "int8"}, "'int8' is not one of"),
+            ({"model": "mini", "dtype": "int4"}, "'int4' is not one of"),
             ({"model": "mini", "truncate_dim": 0}, "minimum of 1 at path 'truncate_dim'"),
             ({"model": "mini", "normalize": "yes"}, "'yes' is not of type 'boolean'"),
             ({"model": "mini", "token": "s3cret"}, "'token' was unexpected"),
@@ -217,7 +217,7 @@ class TestSchema:
             {"model": 3},
             {"query_instruction": 3},
             {"max_length": -1},
-            {"dtype": "int8"},
+            {"dtype": "int4"},
             {"token_env_var": "not a name"},
         ],
     )
@@ -234,7 +234,6 @@ class TestUpdates:
             ("document_instruction", TOPIC),
             ("document_instruction", ""),
             ("revision", "v2"),
-            ("dtype", "bfloat16"),
             ("max_length", 128),
             ("normalize", False),
             ("truncate_dim", 64),
@@ -248,6 +247,12 @@ class TestUpdates:
         assert f"{name} {old[name]!r} -> {value!r}" in str(refusal.value)
         with pytest.raises(ValueError, match=name):
             new.validate_config_update(old, {name: value})
+
+    def test_another_dtype_is_refused_but_where_it_was_left_to_the_checkpoint(self) -> None:
+        single, half = (InstructorEmbeddingFunction(dtype=dtype) for dtype in ("float32", "bfloat16"))
+        with pytest.raises(ValueError, match="dtype 'float32' -> 'bfloat16'"):
+            half.validate_config_update(single.get_config(), half.get_config())
+        half.validate_config_update(InstructorEmbeddingFunction().get_config(), half.get_config())
 
     @pytest.mark.parametrize(
         ("name", "value"),

@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "normalize_embeddings": None,
     "normalize": True,
     "truncate_dim": None,
-    "dtype": "float32",
+    "dtype": None,
     "max_length": None,
     "batch_tokens": None,
     "revision": None,

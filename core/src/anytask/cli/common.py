@@ -46,14 +46,14 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def load_embedder(model: str, device: str | None, dtype: DtypeOption, sentence_transformers: bool) -> Embedder:
+def load_embedder(model: str, device: str | None, dtype: DtypeOption | None, sentence_transformers: bool) -> Embedder:
     if sentence_transformers:
         from anytask.evaluation import SentenceTransformerEmbedder
 
-        return SentenceTransformerEmbedder(model, device=device, dtype=dtype.value)
+        return SentenceTransformerEmbedder(model, device=device, dtype=(dtype or DtypeOption.FLOAT32).value)
     from anytask.model import Instructor
 
-    return Instructor.from_pretrained(model, device=device, dtype=dtype.value)
+    return Instructor.from_pretrained(model, device=device, dtype=dtype and dtype.value)
 
 
 def weights_digest(model: str, sentence_transformers: bool) -> str | None:

@@ -97,7 +97,12 @@ def embed(
     calibrate: Annotated[int, typer.Option(help="Take the ranges from this many of the first rows.")] = 0,
     truncate_dim: Annotated[int | None, typer.Option(help="Keep this many leading dimensions.")] = None,
     device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
-    dtype: Annotated[DtypeOption, typer.Option(help="Precision of the model's matrix products.")] = DtypeOption.FLOAT32,
+    dtype: Annotated[
+        DtypeOption | None,
+        typer.Option(
+            help="Precision of the model's matrix products; the one that the model is stored for unless given."
+        ),
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a text with its instruction.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="Most tokens in one step of the model.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,
@@ -130,7 +135,7 @@ def embed(
                 document_instruction=instruction if role is RoleOption.DOCUMENT else None,
                 query_instruction=instruction if role is RoleOption.QUERY else None,
                 device=device,
-                dtype=dtype.value,
+                dtype=dtype and dtype.value,
                 max_length=max_length,
                 batch_tokens=batch_tokens,
                 truncate_dim=truncate_dim,

@@ -41,7 +41,10 @@ def evaluate(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
     device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
-    dtype: Annotated[DtypeOption, typer.Option(help="Precision of the matrix products.")] = DtypeOption.FLOAT32,
+    dtype: Annotated[
+        DtypeOption | None,
+        typer.Option(help="Precision of the matrix products; the model's own unless given."),
+    ] = None,
     sentence_transformers: Annotated[
         bool,
         typer.Option(
@@ -72,6 +75,11 @@ def evaluate(
                     err.print(f"[dim]{escape(current.name)}: {escape(message)}[/dim]", soft_wrap=True, highlight=False)
                 progress.advance(bar)
         if json is not None:
-            about = {"model": model, "instructions": choice.value, "dtype": dtype.value, "truncate_dim": truncate_dim}
+            about = {
+                "model": model,
+                "instructions": choice.value,
+                "dtype": dtype and dtype.value,
+                "truncate_dim": truncate_dim,
+            }
             write_json(results, json, **about, anytask=metadata.version("anytask"))
     out.print(table(results, title=f"{escape(model)}, instructions: {choice.value}"))

@@ -72,7 +72,10 @@ def build(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
-    dtype: Annotated[DtypeOption, typer.Option(help="Precision of the matrix products.")] = DtypeOption.FLOAT32,
+    dtype: Annotated[
+        DtypeOption | None,
+        typer.Option(help="Precision of the matrix products; the model's own unless given."),
+    ] = None,
 ) -> None:
     """Make training records of tasks that have no pairs, and of pairs, by a recipe or of the files named.
 
@@ -104,7 +107,11 @@ def build(
         if instructions is not None:
             mixture = replace(mixture, instructions={**mixture.instructions, **read_instructions(instructions)})
         model = load_embedder(embedder, device, dtype, sentence_transformers)
-        about = {"embedder": embedder, "weights": weights_digest(embedder, sentence_transformers), "dtype": dtype.value}
+        about = {
+            "embedder": embedder,
+            "weights": weights_digest(embedder, sentence_transformers),
+            "dtype": dtype and dtype.value,
+        }
         with warnings_told_at_the_end(), bars() as bar:
             summaries = build_file(mixture, data, output, model, about=about, overwrite=overwrite, bar=bar)
     out.print(_table(summaries, f"{escape(output.name)}, built with {escape(embedder)}"))

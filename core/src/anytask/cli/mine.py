@@ -79,7 +79,12 @@ def mine(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
-    dtype: Annotated[DtypeOption, typer.Option(help="Precision of the model's matrix products.")] = DtypeOption.FLOAT32,
+    dtype: Annotated[
+        DtypeOption | None,
+        typer.Option(
+            help="Precision of the model's matrix products; the one that the model is stored for unless given."
+        ),
+    ] = None,
     sentence_transformers: Annotated[
         bool, typer.Option("--sentence-transformers", help="MODEL is any sentence-transformers model.")
     ] = False,
@@ -119,7 +124,11 @@ def mine(
                 corpus=corpus,
                 instructions=not sentence_transformers if instructions is None else instructions,
                 device=as_device(device),
-                about={"model": model, "weights": weights_digest(model, sentence_transformers), "dtype": dtype.value},
+                about={
+                    "model": model,
+                    "weights": weights_digest(model, sentence_transformers),
+                    "dtype": dtype and dtype.value,
+                },
                 overwrite=overwrite,
                 bar=bar,
             )

@@ -55,7 +55,7 @@ class CorpusModel:
             "dimension": self.dimension,
             "precision": self.job.precision,
             "normalize": embedder.normalize,
-            "dtype": embedder.dtype,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
             "max_length": self.model.max_length,
             "text": list(columns.text),
             "separator": columns.separator,

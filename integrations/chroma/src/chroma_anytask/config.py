@@ -71,10 +71,17 @@ def refuse_other_vectors(old: Mapping[str, Any], new: Mapping[str, Any], collect
     """
     before = {name: old.get(name, _DEFAULTS[name]) for name in DECIDE_DOCUMENT_VECTORS}
     after = {name: new.get(name, before[name]) for name in DECIDE_DOCUMENT_VECTORS}
-    changes = [f"{name} {before[name]!r} -> {after[name]!r}" for name in before if before[name] != after[name]]
+    changes = [
+        f"{name} {before[name]!r} -> {after[name]!r}" for name in before if _differ(name, before[name], after[name])
+    ]
     if changes:
         raise ValueError(
             f"{collection} was built with other settings: {'; '.join(changes)}. Its vectors can't be compared with "
             "those of the new settings. Keep the settings that it was built with (query_instruction, device and the "
             "like may change), or embed its documents again into a new collection"
         )
+
+
+def _differ(name: str, before: object, after: object) -> bool:
+    """Whether two values of a setting give other vectors; a dtype left to the checkpoint goes with any."""
+    return before != after and not (name == "dtype" and None in (before, after))

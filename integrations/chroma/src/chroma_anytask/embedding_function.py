@@ -45,7 +45,8 @@ class InstructorEmbeddingFunction(EmbeddingFunction[Embeddable]):
         document_instruction: instruction for documents; None takes the checkpoint's prompt, else anytask's default,
             and "" embeds without one. Part of what a collection is: it can't change once there are documents.
         query_instruction: instruction for queries, likewise; may change at any time.
-        dtype: "float32", "bfloat16" or "float16": precision of the matrix products.
+        dtype: "float32", "bfloat16", "float16" or "int8": precision of the matrix products; None takes the
+            checkpoint's.
         max_length: most tokens of a text with its instruction; None takes the checkpoint's.
         batch_tokens: most tokens computed in one step; None suits the device.
         normalize: give unit vectors.
@@ -69,7 +70,7 @@ class InstructorEmbeddingFunction(EmbeddingFunction[Embeddable]):
         *,
         document_instruction: str | Instruction | None = None,
         query_instruction: str | Instruction | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
         max_length: int | None = None,
         batch_tokens: int | None = None,
         normalize: bool = True,

@@ -60,8 +60,8 @@ class InstructorEmbeddings(Serializable, Embeddings):
     """Instruction for documents, likewise."""
     device: str | None = None
     """A torch device; None takes a GPU where there is one."""
-    dtype: str = "float32"
-    """Precision of the matrix products: "float32", "bfloat16" or "float16"."""
+    dtype: str | None = None
+    """Precision of the matrix products: "float32", "bfloat16", "float16" or "int8"; None takes the checkpoint's."""
     max_length: PositiveInt | None = None
     """Most tokens of a text with its instruction; None takes the checkpoint's."""
     batch_tokens: PositiveInt | None = None

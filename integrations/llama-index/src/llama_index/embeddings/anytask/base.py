@@ -70,8 +70,8 @@ class InstructorEmbedding(BaseEmbedding):
     document_instruction: str | None = Field(default=None, description="Instruction that nodes are embedded with.")
     embed_batch_size: int = Field(default=256, description="Texts of one embedding call.", gt=0, le=2048)
     device: str | None = Field(default=None, description="Torch device; None takes a GPU where there is one.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="Precision of the matrix products."
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = Field(
+        default=None, description="Precision of the matrix products; None takes the checkpoint's."
     )
     max_length: int | None = Field(default=None, description="Most tokens of a text with its instruction.", gt=0)
     batch_tokens: int | None = Field(default=None, description="Most tokens computed in one step.", gt=0)

@@ -34,7 +34,8 @@ class InstructorEmbedder:
             end in a Normalize module, so that their vectors were of unit length either way.
         normalize: give unit vectors; False gives raw ones.
         truncate_dim: keep this many leading dimensions (then normalise).
-        dtype: "float32", "bfloat16" or "float16": precision of the matrix products.
+        dtype: "float32", "bfloat16", "float16" or "int8": precision of the matrix products; None takes the
+            checkpoint's.
         max_length: most tokens of a text with its instruction; None takes the checkpoint's.
         batch_tokens: most tokens computed in one step; None suits the device.
         revision: branch, tag or commit on the hub.
@@ -56,7 +57,7 @@ class InstructorEmbedder:
     _: KW_ONLY
     normalize: bool = True
     truncate_dim: int | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
     max_length: int | None = None
     batch_tokens: int | None = None
     revision: str | None = None
