@@ -154,7 +154,7 @@ class TestTypes:
         [
             ({"truncate_dim": 0}, "truncate_dim must be from 1 to the model's dimension 24, got 0"),
             ({"truncate_dim": 25}, "dimension 24, got 25"),
-            ({"precision": "int4"}, "precision must be one of float32, int8, binary, got 'int4'"),
+            ({"precision": "int4"}, "precision must be one of float32, float16, int8, binary, got 'int4'"),
             ({"on_long": "ignore"}, "on_long must be one of truncate, error, got 'ignore'"),
             ({"batch_tokens": 0}, "batch_tokens must be at least 1, got 0"),
         ],
