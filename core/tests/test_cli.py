@@ -79,7 +79,7 @@ def test_evaluate_of_leading_dimensions(suite: Path, tmp_path: Path) -> None:
 
 def test_a_sentence_transformers_folder_is_measured_alike(suite: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    Instructor.from_pretrained("mini").save_pretrained(model)
+    Instructor.from_pretrained("mini", dtype="float32").save_pretrained(model)
     figures = []
     for options in (["--instructions", "none"], ["--sentence-transformers"]):
         report = tmp_path / "report.json"
@@ -120,7 +120,7 @@ def test_errors_are_one_message_without_traceback(suite: Path, arguments: tuple[
 
 def test_a_broken_checkpoint_is_told(tmp_path: Path) -> None:
     model = tmp_path / "model"
-    Instructor.from_pretrained("mini").save_pretrained(model)
+    Instructor.from_pretrained("mini", dtype="float32").save_pretrained(model)
     (model / "model.safetensors").write_bytes(b"no weights")
     done = anytask("info", model)
     assert done.exit_code == 1
@@ -128,9 +128,15 @@ def test_a_broken_checkpoint_is_told(tmp_path: Path) -> None:
     assert "model.safetensors" in done.stderr
 
 
+def test_info_tells_that_matrices_are_bytes() -> None:
+    done = anytask("info", "mini")
+    assert done.exit_code == 0, done.output
+    assert "int8 matrices, bfloat16 embeddings" in done.stdout
+
+
 def test_info_tells_what_the_model_says_of_itself(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    model = Instructor.from_pretrained("mini")
+    model = Instructor.from_pretrained("mini", dtype="float32")
     model.save_pretrained(folder)
     done = anytask("info", folder)
     assert done.exit_code == 0, done.output

@@ -75,11 +75,9 @@ class TestSources:
         monkeypatch.chdir(tmp_path)
         assert load("mini").dimension == Instructor.from_pretrained().dimension == 384
 
-    def test_the_bundled_model_in_sentence_transformers(self) -> None:
-        import anytask
-
-        folder = Path(anytask.__file__).parent / "models" / "mini"
-        assert_same(encode("mini"), theirs(folder, include_prompt=None))
+    def test_the_bundled_model_in_sentence_transformers(self, tmp_path: Path) -> None:
+        load("mini").save_pretrained(tmp_path / "mini", dtype="float32")
+        assert_same(encode("mini", dtype="float32"), theirs(tmp_path / "mini", include_prompt=None))
 
     def test_a_folder_by_any_kind_of_path(self, copy: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
         expected = encode(checkpoint)

@@ -34,7 +34,7 @@ DISTIL = TrainingOptions(
     save_every=100,
     seed=SEED,
 )
-INSTRUCT = replace(DISTIL, learning_rate=3e-4, temperature=0.05, contrastive_weight=0.15, seed=SEED + 1)
+INSTRUCT = replace(DISTIL, learning_rate=3e-4, temperature=0.05, contrastive_weight=0.1, seed=SEED + 1)
 
 
 def run(checkpoint: Checkpoint, prepared: Prepared, stage: Stage, options: TrainingOptions, folder: Path) -> Checkpoint:
@@ -52,13 +52,13 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, default=Path("build/mini"))
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--distil-steps", type=int, default=1500)
-    parser.add_argument("--instruct-steps", type=int, default=1500)
+    parser.add_argument("--instruct-steps", type=int, default=1000)
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
     start = load_checkpoint(arguments.prepared / "start")
     stage = Stage(arguments.distil_steps, taught_tokens=4096, instructed=0.5)
     distilled = run(start, prepared, stage, DISTIL, arguments.out / "distil")
-    stage = Stage(arguments.instruct_steps, taught_tokens=2048, instructed=0.9, task_tokens=2048)
+    stage = Stage(arguments.instruct_steps, taught_tokens=2048, instructed=1.0, task_tokens=2048)
     trained = run(distilled, prepared, stage, INSTRUCT, arguments.out / "instruct")
     Instructor.from_checkpoint(trained, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
 

@@ -26,13 +26,16 @@ def info(
 
 def checkpoint_rows(model: str) -> list[tuple[str, str]]:
     from anytask.checkpoint import load_checkpoint
+    from anytask.configuration import is_int8
     from anytask.hub import resolve
 
     folder = resolve(model)
     checkpoint = load_checkpoint(folder)
     shape, dense = checkpoint.encoder.config, checkpoint.head.dense
     weights = [*checkpoint.encoder.parameters(), *checkpoint.head.parameters()]
-    stored = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights})
+    stored = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights}))
+    if is_int8(checkpoint.config):
+        stored = f"int8 matrices, {checkpoint.config.get('torch_dtype')} embeddings"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return [
         ("model", model),
@@ -42,7 +45,7 @@ def checkpoint_rows(model: str) -> list[tuple[str, str]]:
         ("heads", f"{shape.num_heads} of {shape.d_kv}"),
         ("vocabulary", f"{shape.vocab_size:,} tokens"),
         ("parameters", f"{sum(weight.numel() for weight in weights):,}"),
-        ("stored as", ", ".join(stored)),
+        ("stored as", stored),
         ("max length", f"{checkpoint.max_length} tokens"),
         *((f"prompt, {name}", repr(prompt)) for name, prompt in checkpoint.prompts.items()),
         ("folder", str(folder)),
