@@ -30,17 +30,15 @@ from peers import PEERS, command_of
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from rivals import DTYPES, PEER, RIVALS, Worker, matrix_ceiling, write_base
+from rivals import DTYPES, OUTPUT, PEER, RIVALS, Worker, matrix_ceiling, model_folder
 from texts import INSTRUCTION, PASSAGES, SHORT, workloads
 from timing import CLOCKS, median_ratio
 
 from anytask.checkpoint import load_checkpoint
-from anytask.hub import resolve
 from anytask.tokenization import InstructionTokenizer
 
 QUERY = "one query"
 WORKLOADS = (SHORT, PASSAGES, QUERY)
-OUTPUT = Path("build/bench")
 COMPARED = 32
 """Texts whose vectors are compared, in a call that also warms up."""
 
@@ -207,12 +205,7 @@ def main() -> None:
     rows = _earlier(path, about)
     if arguments.again:
         rows = [row for row in rows if not (row.threads in arguments.threads and row.workload in arguments.workloads)]
-    folder = OUTPUT / "base"
-    if arguments.model != "base":
-        folder = resolve(arguments.model)
-    elif not (folder / "modules.json").exists():
-        write_base(folder)
-    bench = Bench(folder, texts, rivals, arguments.rounds, arguments.clock)
+    bench = Bench(model_folder(arguments.model), texts, rivals, arguments.rounds, arguments.clock)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for threads in arguments.threads:
         for workload in arguments.workloads:

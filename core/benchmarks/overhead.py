@@ -18,16 +18,13 @@ import torch
 from machine import describe
 from rich.console import Console
 from rich.table import Table
-from rivals import DTYPES, write_base
+from rivals import DTYPES, OUTPUT, model_folder
 from texts import INSTRUCTION, SHORT, workloads
 
 from anytask import Instructor
 from anytask.batching import plan_batches
 from anytask.cpu_encoder import CpuEncoder
-from anytask.hub import resolve
 from anytask.linear import Int8Linear
-
-OUTPUT = Path("build/bench")
 
 
 class Products:
@@ -86,9 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    folder = OUTPUT / "base" if arguments.model == "base" else resolve(arguments.model)
-    if arguments.model == "base" and not (folder / "modules.json").exists():
-        write_base(folder)
+    folder = model_folder(arguments.model)
     texts = workloads(arguments.texts)[SHORT]
     name = Path(arguments.model).name
     table = Table("", "whole", "products", "overhead", title=f"{name}, {len(texts)} short texts: {describe()}")

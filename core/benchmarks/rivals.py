@@ -16,6 +16,7 @@ import numpy.typing as npt
 PEER = "sentence-transformers"
 DTYPES = ("float32", "bfloat16", "int8")
 RIVALS = (PEER, *DTYPES)
+OUTPUT = Path("build/bench")
 BASE = {"d_model": 768, "num_layers": 12, "num_heads": 12, "d_kv": 64, "d_ff": 3072, "dimension": 768}
 """T5 base; its embedding table has 32,128 rows."""
 HERE = Path(__file__).parent
@@ -84,6 +85,28 @@ def write_base(folder: Path) -> None:
 
     sizes = Sizes(**BASE, vocab_size=32_128)
     save_checkpoint(new_checkpoint(sizes, read_tokenizer(resolve("mini")), seed=0), folder)
+
+
+def model_folder(model: str) -> Path:
+    """A folder that all can read: T5 base's shape ("base"), or a model's, copied in float32 where it holds bytes."""
+    import torch
+
+    from anytask.checkpoint import load_checkpoint, save_checkpoint
+    from anytask.configuration import is_int8
+    from anytask.hub import resolve
+
+    if model == "base":
+        folder = OUTPUT / "base"
+        if not (folder / "modules.json").exists():
+            write_base(folder)
+        return folder
+    folder = resolve(model)
+    checkpoint = load_checkpoint(folder)
+    if not is_int8(checkpoint.config):
+        return folder
+    copy = OUTPUT / f"{folder.name}-float32"
+    save_checkpoint(checkpoint.in_precision(torch.float32), copy)
+    return copy
 
 
 def matrix_ceiling(dtype: str, threads: int, clock: str = "wall") -> float:

@@ -21,13 +21,10 @@ from machine import describe
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from rivals import RIVALS, Worker, write_base
+from rivals import OUTPUT, RIVALS, Worker, model_folder
 from texts import SHORT, workloads
 from timing import median_ratio
 
-from anytask.hub import resolve
-
-OUTPUT = Path("build/bench")
 BUSY = "import os\nos.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\nwhile True: pass"
 Figures = dict[str, float]
 
@@ -92,9 +89,7 @@ def main() -> None:
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("two threads need two cores, this process has one")
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    folder = OUTPUT / "base" if arguments.model == "base" else resolve(arguments.model)
-    if arguments.model == "base" and not (folder / "modules.json").exists():
-        write_base(folder)
+    folder = model_folder(arguments.model)
     texts = workloads(max(arguments.texts, arguments.queries))[SHORT]
     path = OUTPUT / f"scaling-{Path(arguments.model).name}.json"
     held = json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -19,7 +19,7 @@ from machine import describe
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from rivals import write_base
+from rivals import OUTPUT, model_folder
 
 from anytask.hub import resolve
 
@@ -36,7 +36,6 @@ for query in ("How do I sort a list?", "What is a context manager?", "When is a 
     times.append(time.perf_counter() - started)
 print(json.dumps([first, times[0], sorted(times)[1]]))
 """
-OUTPUT = Path("build/bench")
 INSTRUCTION = "Represent the question for retrieving supporting documents: "
 PEERS = {
     "anytask": (
@@ -66,13 +65,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    folder = OUTPUT / "base" if arguments.model == "base" else resolve(arguments.model)
-    if arguments.model == "base" and not (folder / "modules.json").exists():
-        write_base(folder)
+    readable = model_folder(arguments.model)
+    folders = {"anytask": readable if arguments.model == "base" else resolve(arguments.model)}
     runs: dict[str, list[list[float]]] = {peer: [] for peer in PEERS}
     for _ in track(range(arguments.rounds), description="rounds"):
         for peer, times in runs.items():
-            times.append(measure(peer, folder))
+            times.append(measure(peer, folders.get(peer, readable)))
     table = Table(
         "", "first vector", "next query", "later queries", title=f"{arguments.model}: medians of {describe()}"
     )
