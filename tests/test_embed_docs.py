@@ -23,7 +23,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_options_exist() -> None:
     helped = CliRunner().invoke(app, ["embed", "--help"], env={"COLUMNS": "200"}).stdout
     named = {option for page in PAGES for option in re.findall(r"--[a-z][a-z-]+", (DOCS / page).read_text("utf-8"))}
-    others = {"--data", "--write", "--texts", "--head", "--port", "--address"}
+    others = {"--data", "--write", "--texts", "--passages", "--head", "--port", "--address"}
     assert {option for option in named - others if option not in helped} == set()
 
 

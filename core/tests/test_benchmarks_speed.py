@@ -40,7 +40,9 @@ def test_a_worker_embeds_like_the_model(module: Any, tmp_path: Path) -> None:
     assert all(second > 0 for second in worker.seconds(texts, singly=True))
     assert worker.peak_megabytes > 50
     worker.close()
-    expected = Instructor.from_pretrained("mini", device="cpu").encode(texts, module("texts").INSTRUCTION)
+    expected = Instructor.from_pretrained("mini", device="cpu", dtype="float32").encode(
+        texts, module("texts").INSTRUCTION
+    )
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 

@@ -197,6 +197,7 @@ def test_evaluation_is_resumed_and_reported(
     tmp_path: Path, evaluation: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_suite(tmp_path)
+    monkeypatch.setattr(evaluation, "SPEED", tmp_path / "not-measured.json")
     output = tmp_path / "out" / "evaluation.json"
     options = ["mini", "--data", str(tmp_path), "--json", str(output), "--measured", str(tmp_path / "measured")]
     parts = ["--part", "size", "--part", "suite", "--part", "paraphrases"]

@@ -266,7 +266,7 @@ def neighbours(sentences: list[str], tmp_path_factory: pytest.TempPathFactory) -
     from sentence_transformers import SentenceTransformer
 
     pairs = [(sentences[i - i % 3 // 2], sentences[i + 60]) for i in range(60)]
-    model, folder = Instructor.from_pretrained("mini"), tmp_path_factory.mktemp("mini")
+    model, folder = Instructor.from_pretrained("mini", dtype="float32"), tmp_path_factory.mktemp("mini")
     model.save_pretrained(folder)
     known: dict[str, Floats] = {}
 

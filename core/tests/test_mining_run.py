@@ -152,7 +152,7 @@ def test_seeds(records: Path, tmp_path: Path) -> None:
 
 def test_a_sentence_transformers_folder_mines_alike(records: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    Instructor.from_pretrained("mini").save_pretrained(folder)
+    Instructor.from_pretrained("mini", dtype="float32").save_pretrained(folder)
     outputs = []
     for options in (["--sentence-transformers", "--instructions"], [], ["--sentence-transformers"]):
         output = tmp_path / f"{len(outputs)}.jsonl"

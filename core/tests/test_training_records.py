@@ -404,7 +404,7 @@ print(size, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 def test_a_missing_extra_is_named(module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_records([record(1)], tmp_path / name)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r'pip install "anytask\[train\]"'):
+    with pytest.raises(ImportError, match=r'pip install "anytask\[embed\]"'):
         next(read_records(tmp_path / name))
 
 

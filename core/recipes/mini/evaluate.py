@@ -19,7 +19,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from targets import targets
 
 from anytask import Instructor
 from anytask.checkpoint import load_checkpoint
+from anytask.cli.info import version_of
 from anytask.evaluation import SentenceTransformerEmbedder, Task, find_tasks
 from anytask.files.whole import write_json
 from anytask.files.work_folder import digest
@@ -55,7 +55,7 @@ def size(folder: Path) -> dict[str, int]:
 
 
 def teacher_figures(folder: Path) -> Figures:
-    packages = {name: version(name) for name in (TEACHER, "sentence-transformers")}
+    packages = {name: version_of(name) for name in (TEACHER, "sentence-transformers")}
     return Figures(folder / "teacher.json", {"packages": packages})
 
 
