@@ -27,6 +27,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rivals import SHAPES, VOCABULARY
 from texts import INSTRUCTION, PASSAGES, SHORT, workloads
 from timing import best_seconds, in_turns, median_ratio
 
@@ -35,12 +36,6 @@ from anytask.checkpoint import read_tokenizer, save_checkpoint
 from anytask.hub import resolve
 from anytask.training.initialise import Sizes, new_checkpoint
 
-SHAPES: dict[str, dict[str, int]] = {
-    "base": {"d_model": 768, "num_layers": 12, "num_heads": 12, "d_kv": 64, "d_ff": 3072, "dimension": 768},
-    "large": {"d_model": 1024, "num_layers": 24, "num_heads": 16, "d_kv": 64, "d_ff": 4096, "dimension": 768},
-    "xl": {"d_model": 1024, "num_layers": 24, "num_heads": 32, "d_kv": 128, "d_ff": 16_384, "dimension": 768},
-}
-VOCABULARY = 32_128
 PEER, OURS = "sentence-transformers", "anytask"
 PEER_BATCH_SIZES = (32, 128, 512)
 OUTPUT = Path("build/bench/gpu.json")

@@ -17,7 +17,13 @@ PEER = "sentence-transformers"
 DTYPES = ("float32", "bfloat16", "int8")
 RIVALS = (PEER, *DTYPES)
 OUTPUT = Path("build/bench")
-BASE = {"d_model": 768, "num_layers": 12, "num_heads": 12, "d_kv": 64, "d_ff": 3072, "dimension": 768}
+SHAPES: dict[str, dict[str, int]] = {
+    "base": {"d_model": 768, "num_layers": 12, "num_heads": 12, "d_kv": 64, "d_ff": 3072, "dimension": 768},
+    "large": {"d_model": 1024, "num_layers": 24, "num_heads": 16, "d_kv": 64, "d_ff": 4096, "dimension": 768},
+    "xl": {"d_model": 1024, "num_layers": 24, "num_heads": 32, "d_kv": 128, "d_ff": 16_384, "dimension": 768},
+}
+"""Of T5 as GTR and INSTRUCTOR have it."""
+VOCABULARY = 32_128
 """T5 base; its embedding table has 32,128 rows."""
 HERE = Path(__file__).parent
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -83,7 +89,7 @@ def write_base(folder: Path) -> None:
     from anytask.hub import resolve
     from anytask.training.initialise import Sizes, new_checkpoint
 
-    sizes = Sizes(**BASE, vocab_size=32_128)
+    sizes = Sizes(**SHAPES["base"], vocab_size=VOCABULARY)
     save_checkpoint(new_checkpoint(sizes, read_tokenizer(resolve("mini")), seed=0), folder)
 
 

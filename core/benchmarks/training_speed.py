@@ -30,21 +30,19 @@ from machine import describe
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rivals import SHAPES, VOCABULARY
 from texts import docstrings
 from training_worker import Rival, Work
 
 from anytask.checkpoint import load_checkpoint, save_checkpoint
 from anytask.hub import resolve
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
-from anytask.training.initialise import new_checkpoint, parse_sizes
+from anytask.training.initialise import Sizes, new_checkpoint
 from anytask.training.medi.record_files import write_records
 from anytask.training.medi.records import InstructedText, Record
 
-SHAPES = {
-    "base": "d_model=768,num_layers=12,num_heads=12,d_ff=3072,vocab_size=32128",
-    "large": "d_model=1024,num_layers=24,num_heads=16,d_ff=4096,dimension=768,vocab_size=32128",
-}
-"""T5's, with random weights; `mini` is the bundled model."""
+SHAPES_MEASURED = ("mini", "base", "large")
+"""`mini` is the bundled model, the others are T5's with random weights."""
 MINI_BATCHES = (8, 16, 32)
 """Sizes with which the cached loss of sentence-transformers is tried."""
 TOLERANCE = 1e-4
@@ -82,7 +80,7 @@ def write_model(shape: str, folder: Path) -> Path:
         mini.head.float()
         save_checkpoint(mini, folder)
     else:
-        save_checkpoint(new_checkpoint(parse_sizes(SHAPES[shape]), mini.tokenizer, seed=0), folder)
+        save_checkpoint(new_checkpoint(Sizes(**SHAPES[shape], vocab_size=VOCABULARY), mini.tokenizer, seed=0), folder)
     return folder
 
 
@@ -157,7 +155,7 @@ def compare(rivals: Sequence[Rival], work: Work, folder: Path, arguments: argpar
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=["mini", *SHAPES], default="base")
+    parser.add_argument("--shape", choices=SHAPES_MEASURED, default="base")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--negatives", type=int, default=1)
     parser.add_argument("--precision", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])

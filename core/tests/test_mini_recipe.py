@@ -168,7 +168,7 @@ def test_texts_of_one_label_are_no_negatives_of_each_other(recipe: Any, prepared
     assert len({tuple(end) for end in ends}) == len(ends), "a text came twice"
 
 
-def test_taught_texts_have_the_teachers_vector_rotated(recipe: Any, prepared: Any) -> None:
+def test_taught_texts_have_the_teachers_vector_rotated(recipe: Any, prepared: Any, tmp_path: Path) -> None:
     batches = recipe("batches")
     source = batches.MiniBatches(prepared, batches.Stage(5, taught_tokens=64, instructed=0.0), 2)
     batch = source[0]
@@ -176,15 +176,9 @@ def test_taught_texts_have_the_teachers_vector_rotated(recipe: Any, prepared: An
     assert batch.roles.pairs == 0
     assert batch.roles.teacher is not None
     assert len(batch.roles.teacher) == len(batch.texts)
-    cosines = prepared.teacher.astype(np.float32) @ prepared.teacher.astype(np.float32).T
-    original = np.load(next((Path(prepared_folder(prepared)) / "teacher").glob("*.npy")))
-    np.testing.assert_allclose(cosines, original @ original.T, atol=2e-3)
-    spread = prepared.teacher.astype(np.float32).__pow__(2).mean(0)
-    assert (np.diff(spread) <= 1e-3).all(), "the leading dimensions hold the most"
-
-
-def prepared_folder(prepared: Any) -> Path:
-    return Path(prepared.folder)
+    rotated, original = prepared.teacher.astype(np.float32), np.load(tmp_path / "teacher" / "0000.npy")
+    np.testing.assert_allclose(rotated @ rotated.T, original @ original.T, atol=2e-3)
+    assert (np.diff(np.square(rotated).mean(0)) <= 1e-3).all(), "the leading dimensions hold the most"
 
 
 def test_sentiments_cover_the_emotions_once(recipe: Any) -> None:
@@ -192,7 +186,8 @@ def test_sentiments_cover_the_emotions_once(recipe: Any) -> None:
     assert len(emotions) == len(set(emotions)) == 28
 
 
-def test_prepared_tasks_are_described_in_json(prepared: Any) -> None:
-    told = json.loads((prepared_folder(prepared) / "tasks.json").read_text("utf-8"))
+@pytest.mark.usefixtures("prepared")
+def test_prepared_tasks_are_described_in_json(tmp_path: Path) -> None:
+    told = json.loads((tmp_path / "tasks.json").read_text("utf-8"))
     assert [task["name"] for task in told] == ["parity", "next"]
     assert [task["labelled"] for task in told] == [True, False]

@@ -74,6 +74,11 @@ class TestFolders:
             assert load_shared(folder, **options) is model
         assert load_shared(folder, max_length=30) is not model
 
+    def test_the_files_of_a_model_in_memory_are_left_alone(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = load_shared(folder)
+        monkeypatch.setattr("anytask.checkpoint.read_json", lambda path: pytest.fail(f"{path} was read"))
+        assert load_shared(folder) is model
+
     def test_a_working_folder_that_is_gone(self, folder: Path, tmp_path: Path) -> None:
         gone = tmp_path / "gone"
         gone.mkdir()

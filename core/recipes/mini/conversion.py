@@ -152,9 +152,8 @@ class Conversion:
         scale = torch.ones(stream.shape[1])
         number = 0
         for place, block in enumerate(encoder.blocks):
-            while number < self.layers[place]:  # a layer left out: the stream's factors go on
-                scale = scale * self._factor(number, "attended") * self._factor(number, "fed")
-                number += 1
+            scale = self._past(scale, number, self.layers[place])
+            number = self.layers[place]
             layer = self.bert.encoder.layer[number]
             rows = (order[place][:, None] * self.d_kv + torch.arange(self.d_kv)).reshape(-1)
             attention = layer.attention.self
@@ -189,10 +188,13 @@ class Conversion:
             block.feed_forward.wo.weight.copy_(_ridge(hidden, wanted / scale - stream, prior))
             stream = stream + block.feed_forward.wo(hidden)
             number += 1
-        while number < len(self.bert.encoder.layer):
+        return stream, self._past(scale, number, len(self.bert.encoder.layer)), profiles, counts
+
+    def _past(self, scale: Tensor, first: int, end: int) -> Tensor:
+        """The stream's factors behind layers that are left out."""
+        for number in range(first, end):
             scale = scale * self._factor(number, "attended") * self._factor(number, "fed")
-            number += 1
-        return stream, scale, profiles, counts
+        return scale
 
     def _factor(self, number: int, name: str) -> Tensor:
         layer = self.bert.encoder.layer[number]

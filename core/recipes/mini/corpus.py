@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from anytask.training.building.json_rows import read_rows
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z\"'(\[])")
 MAX_WORDS = 128
@@ -25,29 +24,14 @@ class Pair:
     pos: str
 
 
-@dataclass(frozen=True)
-class TaskInstructions:
-    """The instructions of a task's two sides."""
-
-    query: str
-    pos: str
-    symmetric: bool
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
 def cut(text: str, words: int = MAX_WORDS) -> str:
     """The first `words` whitespace-separated words of `text`."""
     return " ".join(text.split()[:words])
 
 
 def plain_texts(data: Path) -> Iterator[str]:
-    """Whole passages, for training the vocabulary."""
-    for row in read_jsonl(data / "text" / "plain_english.jsonl.gz"):
+    """Whole passages."""
+    for _, row in read_rows(data / "text" / "plain_english.jsonl.gz"):
         yield row["text"]
 
 
@@ -67,7 +51,7 @@ def passage_spans(data: Path, rng: random.Random) -> Iterator[str]:
 
 def instruction_task_texts(data: Path, rng: random.Random, per_task: int = 150) -> Iterator[str]:
     """Inputs and natural-language outputs of the Super-NaturalInstructions tasks."""
-    for task in read_jsonl(data / "superni_tasks.jsonl.gz"):
+    for _, task in read_rows(data / "superni_tasks.jsonl.gz"):
         instances = task["instances"]
         for instance in rng.sample(instances, min(per_task, len(instances))):
             yield cut(instance["input"], rng.choice((24, 48, 96)))
@@ -80,30 +64,16 @@ def instruction_task_texts(data: Path, rng: random.Random, per_task: int = 150) 
 
 def labelled_texts(data: Path) -> Iterator[str]:
     for path in sorted((data / "classification").glob("*.jsonl.gz")):
-        for row in read_jsonl(path):
+        for _, row in read_rows(path):
             yield row["text"]
 
 
 def read_pairs(data: Path) -> Iterator[Pair]:
     for path in sorted((data / "pairs").glob("*.jsonl.gz")):
-        for row in read_jsonl(path):
+        for _, row in read_rows(path):
             query, pos = cut(row["query"]), cut(row["pos"])
             if query and pos and query != pos:
                 yield Pair(row["task"], query, pos)
-
-
-def read_instructions(data: Path) -> dict[str, TaskInstructions]:
-    """Instructions by task, without the `; Input:` tail, so that they end as the published ones do (`: `)."""
-    suggested = json.loads((data / "instructions.json").read_text("utf-8"))
-    return {
-        task: TaskInstructions(
-            query=entry["query"].replace("; Input: ", ": "),
-            pos=entry["pos"].replace("; Input: ", ": "),
-            symmetric=entry["symmetric"],
-        )
-        for task, entry in suggested.items()
-        if not task.startswith("_")
-    }
 
 
 def unique(texts: Iterable[str]) -> list[str]:

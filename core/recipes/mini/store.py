@@ -45,7 +45,6 @@ class Prepared:
     """
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
-        self.folder = folder
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.texts = TextStore(folder / "tokens.npz", max_tokens)
         self.rotation: NDArray[np.float32] = np.load(folder / "rotation.npy")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from corpus import cut, read_jsonl
+from corpus import cut
 
+from anytask.training.building.json_rows import read_rows
 from anytask.training.building.recipe import load_recipe
 from anytask.training.building.task_sources import read_tasks
 from anytask.training.building.task_texts import LabelledTexts
@@ -99,7 +100,7 @@ def labelled_tasks(data: Path) -> Iterator[Task]:
 def derived_tasks(data: Path) -> Iterator[Task]:
     """Tasks that the data holds beside its own: sentiment, the relation and the likeness of two sentences."""
     sentiment = {emotion: name for name, emotions in SENTIMENTS.items() for emotion in emotions.split()}
-    comments = list(read_jsonl(data / "classification" / "goemotions.jsonl.gz"))
+    comments = [row for _, row in read_rows(data / "classification" / "goemotions.jsonl.gz")]
     rows = [(row["text"], sentiment[row["label"]]) for row in comments]
     yield Task(
         "goemotions_sentiment", both("Represent the comment for classifying its sentiment: "), labelled=rows, weight=2
@@ -108,7 +109,7 @@ def derived_tasks(data: Path) -> Iterator[Task]:
     yield Task(
         "goemotions_polarity", both("Represent the sentence for classifying its sentiment: "), labelled=poles, weight=2
     )
-    triplets = list(read_jsonl(data / "pairs" / "snli_dev_test_triplets.jsonl.gz"))
+    triplets = [row for _, row in read_rows(data / "pairs" / "snli_dev_test_triplets.jsonl.gz")]
     relations = []
     for number, row in enumerate(triplets):
         form = RELATION_FORMS[number % len(RELATION_FORMS)]

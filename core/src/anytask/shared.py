@@ -53,6 +53,7 @@ class _Once(Generic[V]):
 
 
 _folders: _Once[Path] = _Once()
+_precisions: _Once[torch.dtype] = _Once()
 _models: _Once[Instructor] = _Once()
 
 
@@ -86,8 +87,7 @@ def load_shared(
     where = (revision, token, None if cache_dir is None else str(Path(cache_dir).absolute()), local_files_only)
     asked = (name_or_path, _real_folder(name_or_path), *where)
     folder = _folders.get(asked, lambda: _find(name_or_path, *where))
-
-    precision = wanted or stored_precision(folder, place)
+    precision = wanted or _precisions.get((folder, place), lambda: stored_precision(folder, place))
 
     def load() -> Instructor:
         model = Instructor.from_pretrained(folder, device=place, dtype=precision, max_length=max_length)
@@ -100,6 +100,7 @@ def load_shared(
 def release_shared() -> None:
     """Let go of all shared models; those still in use elsewhere live on there."""
     _models.clear()
+    _precisions.clear()
     _folders.clear()
 
 
@@ -141,8 +142,8 @@ def _is_unauthorised(error: BaseException | None) -> bool:
 
 def _after_fork_in_child() -> None:
     """A lock that another thread held at the fork would never be released here."""
-    _folders.forget_locks()
-    _models.forget_locks()
+    for once in (_folders, _precisions, _models):
+        once.forget_locks()
 
 
 if hasattr(os, "register_at_fork"):

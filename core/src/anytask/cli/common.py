@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -34,6 +34,12 @@ class DtypeOption(StrEnum):
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
     INT8 = "int8"
+
+
+Device = Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")]
+Dtype = Annotated[
+    DtypeOption | None, typer.Option(help="Precision of the model's matrix products; its own unless given.")
+]
 
 
 @contextmanager

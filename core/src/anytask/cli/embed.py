@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from anytask.cli.common import DtypeOption, err, plain_errors, warnings_told_at_the_end
+from anytask.cli.common import Device, Dtype, err, plain_errors, warnings_told_at_the_end
 
 if TYPE_CHECKING:
     from anytask.corpus import CorpusJob, Summary
@@ -96,13 +96,8 @@ def embed(
     ] = None,
     calibrate: Annotated[int, typer.Option(help="Take the ranges from this many of the first rows.")] = 0,
     truncate_dim: Annotated[int | None, typer.Option(help="Keep this many leading dimensions.")] = None,
-    device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
-    dtype: Annotated[
-        DtypeOption | None,
-        typer.Option(
-            help="Precision of the model's matrix products; the one that the model is stored for unless given."
-        ),
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a text with its instruction.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="Most tokens in one step of the model.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,

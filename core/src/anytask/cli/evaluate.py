@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from anytask.cli.common import DtypeOption, err, load_embedder, out, plain_errors
+from anytask.cli.common import Device, Dtype, err, load_embedder, out, plain_errors
 
 
 class InstructionOption(StrEnum):
@@ -40,11 +40,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="Use this many leading dimensions of the vectors only.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
-    device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
-    dtype: Annotated[
-        DtypeOption | None,
-        typer.Option(help="Precision of the matrix products; the model's own unless given."),
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     sentence_transformers: Annotated[
         bool,
         typer.Option(

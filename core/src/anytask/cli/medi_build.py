@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from anytask.cli.common import (
-    DtypeOption,
+    Device,
+    Dtype,
     bars,
     err,
     load_embedder,
@@ -71,11 +72,8 @@ def build(
         bool, typer.Option("--sentence-transformers", help="The embedder is any sentence-transformers model.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
-    device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
-    dtype: Annotated[
-        DtypeOption | None,
-        typer.Option(help="Precision of the matrix products; the model's own unless given."),
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Make training records of tasks that have no pairs, and of pairs, by a recipe or of the files named.
 

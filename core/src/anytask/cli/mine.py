@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from anytask.cli.common import (
-    DtypeOption,
+    Device,
+    Dtype,
     bars,
     load_embedder,
     out,
@@ -78,13 +79,8 @@ def mine(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
-    device: Annotated[str | None, typer.Option(help="A torch device, such as cpu or cuda:1.")] = None,
-    dtype: Annotated[
-        DtypeOption | None,
-        typer.Option(
-            help="Precision of the model's matrix products; the one that the model is stored for unless given."
-        ),
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     sentence_transformers: Annotated[
         bool, typer.Option("--sentence-transformers", help="MODEL is any sentence-transformers model.")
     ] = False,

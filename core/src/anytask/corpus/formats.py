@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class RawRow:
         return f"{self.source.path}, row {self.number}" + ("" if self.line is None else f" (line {self.line})")
 
 
-class Source:
+class Source(ABC):
     """One input file, read row by row.
 
     Args:
@@ -61,21 +62,21 @@ class Source:
         """How many rows there are, where that is known without reading them."""
         return None
 
+    @abstractmethod
     def read(self, start: int = 0) -> Iterator[RawRow]:
         """The rows, without the first `start` where `count` knows their number.
 
         Raises:
             InputError: the file is damaged, or not of its format.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def parse(self, content: Any) -> Mapping[str, Any]:
         """The values of a row's content by the names of their fields.
 
         Raises:
             ValueError: it can't be read.
         """
-        raise NotImplementedError
 
 
 class _Stream(Source):
@@ -104,8 +105,9 @@ class _Stream(Source):
             return _standard_input()
         return open_compressed(Path(self.path), advance)
 
+    @abstractmethod
     def _contents(self, stream: io.BufferedReader) -> Iterator[tuple[int | None, Any]]:
-        raise NotImplementedError
+        """Each row's line, where it has one of its own, and its content."""
 
 
 class JsonSource(_Stream):
