@@ -17,6 +17,7 @@ from anytask.batching import TokenizedText, plan_batches
 from anytask.coalescing import Coalescer
 from anytask.engine import EncodingEngine
 from anytask.output import Output, Vectors
+from anytask.places import Places
 from anytask.prefetch import ahead
 from anytask.tokenization import InstructionTokenizer, OnLong
 
@@ -29,10 +30,14 @@ RUN_STEPS = 8
 """Most steps of a shared run: enough for long and short texts to find company of their length."""
 PART_STEPS = 4
 """Steps of a large asynchronous call between which other calls get their turn."""
+QUEUE_RUNS = 8
+"""Runs whose calls may wait in the queue; further callers wait at its door."""
 MOST_SMALL, MOST_RUN, MOST_PART = 4096, 16_384, 65_536
 """Tokens that small calls, runs and parts have at most, where steps are as large as those of a GPU."""
 WINDOW = 8192
 """Texts that are tokenized ahead, and sorted by length together."""
+ASYNC_WINDOW, MOST_TOKENIZED = 2048, 8_388_608
+"""Texts of a large asynchronous call that are tokenized together, and tokens, about, of all such calls at a time."""
 RAW = Output(normalize=False, as_tensor=True)
 
 
@@ -76,6 +81,8 @@ class Calls:
     Small ones, of half a step at most, share runs with others that come at the same time, from whatever thread or event
     loop. A large one has nothing to gain from company: it is computed in its own thread or, when it is asynchronous, in
     parts that queue among the shared runs.
+
+    What waits is bounded, and so is what is tokenized: further callers wait before, with their strings.
     """
 
     def __init__(self, tokenizer: InstructionTokenizer, engine: EncodingEngine) -> None:
@@ -84,7 +91,9 @@ class Calls:
         step = engine.batch_tokens
         self._small = min(step // 2, MOST_SMALL)
         self._part_tokens = min(PART_STEPS * step, MOST_PART)
-        self._coalescer = Coalescer(_Together(tokenizer, engine), min(RUN_STEPS * step, MOST_RUN))
+        run = min(RUN_STEPS * step, MOST_RUN)
+        self._coalescer = Coalescer(_Together(tokenizer, engine), run, QUEUE_RUNS * run)
+        self._tokenized = Places(MOST_TOKENIZED)
         self._pool: DevicePool | None = None
         self._pool_lock = threading.Lock()
 
@@ -102,16 +111,22 @@ class Calls:
 
         Of many texts, some thousands at a time are tokenized while those before them are computed.
         """
-        if len(call) <= WINDOW or call.on_long == "error":
-            windows = iter([self._tokenizer(call.texts, call.instructions, call.on_long)])
-        else:
-            windows = ahead(self._tokenizer.chunks(call.texts, call.instructions, call.on_long, WINDOW))
+        windows = self._windows(call, WINDOW)
+        if len(call) > WINDOW:
+            windows = ahead(windows)
         vectors, truncated, start = torch.empty((len(call), self._engine.dimension)), 0, 0
         for window in windows:
             vectors[start : start + len(window)] = self._engine.embed(window, call.batch_tokens, advance)
             truncated += _truncated(window)
             start += len(window)
         return Answer(call.output.finish(vectors), truncated)
+
+    def _windows(self, call: EncodeCall, size: int) -> Iterator[list[TokenizedText]]:
+        """The tokens of `size` texts at a time; of all at once where a long one is an error, which is told first."""
+        if len(call) <= size or call.on_long == "error":
+            yield self._tokenizer(call.texts, call.instructions, call.on_long)
+        else:
+            yield from self._tokenizer.chunks(call.texts, call.instructions, call.on_long, size)
 
     def encode_on(
         self, devices: Sequence[str | torch.device], call: EncodeCall, advance: Callable[[int], object]
@@ -150,14 +165,24 @@ class Calls:
         """The answer, without blocking the event loop. Cancelling it ends it with the part at work."""
         if call.size <= self._small:
             return await self._coalescer.arun(call)
-        tokenized = await asyncio.to_thread(self._tokenizer, call.texts, call.instructions, call.on_long)
-        parts = list(plan_batches([len(text.ids) for text in tokenized], self._part_tokens))
-        answers = [
-            await self._coalescer.arun(replace(call, tokenized=[tokenized[place] for place in part], output=RAW))
-            for part in parts
-        ]
-        vectors = await asyncio.to_thread(_in_order, [answer.vectors for answer in answers], parts)
-        return Answer(await asyncio.to_thread(call.output.finish, vectors), _truncated(tokenized))
+        vectors, truncated = torch.empty((len(call), self._engine.dimension)), 0
+        size = len(call) if call.on_long == "error" else ASYNC_WINDOW
+        windows = self._windows(call, size)
+        for start in range(0, len(call), size):
+            window = slice(start, start + size)
+            waiting = replace(call, texts=call.texts[window], instructions=call.instructions[window])
+            async with self._tokenized.held(waiting.size):
+                tokenized = await asyncio.to_thread(next, windows)
+                await self._in_parts(replace(call, tokenized=tokenized, output=RAW), vectors[window])
+            truncated += _truncated(tokenized)
+        return Answer(await asyncio.to_thread(call.output.finish, vectors), truncated)
+
+    async def _in_parts(self, call: EncodeCall, vectors: Tensor) -> None:
+        """Compute the vectors of a tokenized call; others get their turn between its parts."""
+        texts = call.tokenized or []
+        for places in plan_batches([len(text.ids) for text in texts], self._part_tokens):
+            answer = await self._coalescer.arun(replace(call, tokenized=[texts[place] for place in places]))
+            vectors[places] = torch.as_tensor(answer.vectors)
 
 
 class _Together:
@@ -219,9 +244,3 @@ def _finish(calls: Sequence[EncodeCall], vectors: Tensor) -> Iterator[Vectors]:
 
 def _truncated(texts: Sequence[TokenizedText]) -> int:
     return sum(text.truncated for text in texts)
-
-
-def _in_order(vectors: Sequence[Vectors], parts: Sequence[Sequence[int]]) -> Tensor:
-    """The vectors of all parts, where each part lists its texts' places in the call."""
-    places = torch.tensor([place for part in parts for place in part])
-    return torch.cat([torch.as_tensor(part) for part in vectors])[places.argsort()]

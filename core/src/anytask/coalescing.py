@@ -5,6 +5,9 @@ nothing, an asynchronous one in the worker thread. Calls that arrive meanwhile w
 then wakes the worker, which takes those that have waited longest, as many as fit into a run, and again until none is
 left. Nobody waits for company, nobody is overtaken, and what stands before a call are the run at work and the calls
 that came before it.
+
+The queue is bounded. Callers who find it full wait at its door, threads blocked and coroutines suspended, with what
+they ask for still theirs; a run that begins makes room. A caller who gives up is out of the queue at once.
 """
 
 from __future__ import annotations
@@ -12,11 +15,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections import defaultdict, deque
+from bisect import insort
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
+
+from anytask.places import Places
 
 
 class Sized(Protocol):
@@ -35,10 +43,17 @@ Answer = TypeVar("Answer")
 class _Waiting(Generic[Call, Answer]):
     """A call in the queue. Of a coroutine, `future` belongs to `loop` and is touched in its thread alone."""
 
+    number: int
+    """Of the calls that arrived."""
     call: Call
     future: Future[Answer] | asyncio.Future[Answer]
     loop: asyncio.AbstractEventLoop | None = None
     outcome: Answer | BaseException | None = field(default=None, init=False)
+
+    @property
+    def places(self) -> int:
+        """Of the queue; an empty call takes one too."""
+        return max(1, self.call.size)
 
     def deliver(self) -> None:
         if self.future.cancelled():
@@ -62,15 +77,21 @@ class Coalescer(Generic[Call, Answer]):
         compute: answers to several calls, in their order; an exception is what its caller gets raised. Where it raises
             one instead, and so for all calls, each is computed alone, so that the error is its caller's only.
         run_size: most of a run; a larger call is a run of its own.
+        queue_size: most that waits in the queue; a larger call waits there alone.
     """
 
-    def __init__(self, compute: Callable[[Sequence[Call]], Sequence[Answer | Exception]], run_size: int) -> None:
+    def __init__(
+        self, compute: Callable[[Sequence[Call]], Sequence[Answer | Exception]], run_size: int, queue_size: int
+    ) -> None:
         self._compute = compute
         self._run_size = run_size
         self._lock = threading.Lock()
         self._busy = False
         """Whether somebody computes, or the worker is about to; nothing waits otherwise."""
-        self._waiting: deque[_Waiting[Call, Answer]] = deque()
+        self._arrivals = count()
+        self._door = Places(queue_size)
+        self._waiting: list[_Waiting[Call, Answer]] = []
+        """The queue, in the order of arrival."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="anytask")
 
     def run(self, call: Call) -> Answer:
@@ -91,33 +112,45 @@ class Coalescer(Generic[Call, Answer]):
                 raise answer
             return answer
         future: Future[Answer] = Future()
-        self.submit(call, future)
+        waiting = _Waiting(next(self._arrivals), call, future)
+        self._door.take(waiting.places)
         try:
+            self._enter(waiting)
             return future.result()
         except BaseException:  # also an interrupt of the one who waits
-            future.cancel()
+            self._leave(waiting)
             raise
 
     async def arun(self, call: Call) -> Answer:
         """The answer to a call of this coroutine, whose cancellation drops the call unless its run has begun."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self.submit(call, future, loop)
-        return await future
+        waiting = _Waiting(next(self._arrivals), call, future, loop)
+        await self._door.atake(waiting.places)
+        try:
+            self._enter(waiting)
+            return await future
+        except asyncio.CancelledError:
+            self._leave(waiting)
+            raise
 
-    def submit(
-        self,
-        call: Call,
-        future: Future[Answer] | asyncio.Future[Answer],
-        loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        """Queue a call; `future` is told the outcome, in the thread of `loop` where it belongs to one."""
+    def _enter(self, waiting: _Waiting[Call, Answer]) -> None:
+        """Queue a call whose places are taken; its future is told the outcome, in the thread of its loop."""
         with self._lock:
-            self._waiting.append(_Waiting(call, future, loop))
+            insort(self._waiting, waiting, key=attrgetter("number"))
             idle = not self._busy
             self._busy = True
         if idle:
             self._wake_worker()
+
+    def _leave(self, waiting: _Waiting[Call, Answer]) -> None:
+        """Take a call out of the queue, if it is still there; its outcome is wanted by nobody."""
+        waiting.future.cancel()
+        with self._lock:
+            if waiting not in self._waiting:
+                return
+            self._waiting.remove(waiting)
+        self._door.give_back(waiting.places)
 
     def _pass_on(self) -> None:
         """After a run outside the worker: calls that came meanwhile are the worker's."""
@@ -140,14 +173,17 @@ class Coalescer(Generic[Call, Answer]):
     def _next_run(self) -> list[_Waiting[Call, Answer]]:
         """The calls that have waited longest; none, and the model is idle from here on."""
         chosen: list[_Waiting[Call, Answer]] = []
-        size = 0
+        size = places = 0
         with self._lock:
             while self._waiting and (not chosen or size + self._waiting[0].call.size <= self._run_size):
-                waiting = self._waiting.popleft()
+                waiting = self._waiting.pop(0)
+                places += waiting.places
                 if not waiting.future.cancelled():
                     chosen.append(waiting)
                     size += waiting.call.size
             self._busy = bool(chosen)
+        if places:
+            self._door.give_back(places)
         return chosen
 
     def _run(self, calls: Sequence[_Waiting[Call, Answer]]) -> None:
