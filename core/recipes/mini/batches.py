@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from imitation import TaughtBatch
 from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS
 from numpy.typing import NDArray
-from store import Prepared
+from store import NOTHING, Prepared
+from teacher import Teacher
 
 from anytask.batching import TokenizedText
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
 from anytask.training.augmentation import paraphrases
-from anytask.training.collation import TextBatch
 from anytask.training.objective import Roles
 
 Ids = NDArray[np.int32]
@@ -36,7 +37,7 @@ class Stage:
 
     Args:
         steps: how many there are.
-        taught_tokens: of texts with a teacher's vector, without their instructions.
+        taught_tokens: of texts that the teacher embeds too, without their instructions.
         instructed: share of those texts that stand behind an instruction.
         task_tokens: of texts of one task, without their instructions.
         pairs: most of one task.
@@ -75,7 +76,7 @@ class Wordings:
 
 
 class TaughtTexts:
-    """Texts with the teacher's vectors, in batches of similar length."""
+    """The corpus in batches of similar length."""
 
     def __init__(self, prepared: Prepared, stage: Stage, wordings: Wordings, seed: int) -> None:
         self.prepared, self.stage, self.wordings, self.seed = prepared, stage, wordings, seed
@@ -91,7 +92,7 @@ class TaughtTexts:
 
     def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
         rng = np.random.default_rng([SEED, self.seed, epoch])
-        order = rng.permutation(len(self.prepared.teacher))
+        order = rng.permutation(len(self.prepared.texts))
         batches: list[NDArray[np.int64]] = []
         for start in range(0, len(order), WINDOW):
             window = order[start : start + WINDOW]
@@ -103,9 +104,9 @@ class TaughtTexts:
         return batches
 
     def text(self, index: int, rng: np.random.Generator) -> TokenizedText:
-        """A text as it is, or behind an instruction for its kind: the vector is to stay the teacher's."""
+        """A text as it is, or behind an instruction for its kind: its vector is to be the teacher's."""
         if rng.random() >= self.stage.instructed:
-            return self.prepared.texts.text(index, np.array([], dtype=np.int32))
+            return self.prepared.texts.text(index, NOTHING)
         is_long = int(self.prepared.texts.lengths(np.array([index]))[0]) >= LONG
         if rng.random() < GENERAL:
             pair = DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION
@@ -116,10 +117,10 @@ class TaughtTexts:
 
 
 class MiniBatches:
-    """A stage's batches: pairs of one task first, if any, then texts with the teacher's vectors."""
+    """A stage's batches: pairs of one task first, if any, then texts with what the teacher makes of them."""
 
-    def __init__(self, prepared: Prepared, stage: Stage, seed: int) -> None:
-        self.prepared, self.stage, self.seed = prepared, stage, seed
+    def __init__(self, prepared: Prepared, stage: Stage, seed: int, teacher: Teacher) -> None:
+        self.prepared, self.stage, self.seed, self.teacher = prepared, stage, seed, teacher
         self.wordings = Wordings(prepared)
         self.taught = TaughtTexts(prepared, stage, self.wordings, seed)
         weights = np.array([len(rows) for rows in prepared.rows], dtype=float) ** 0.5
@@ -129,7 +130,7 @@ class MiniBatches:
     def __len__(self) -> int:
         return self.stage.steps
 
-    def __getitem__(self, step: int) -> TextBatch:
+    def __getitem__(self, step: int) -> TaughtBatch:
         rng = np.random.default_rng([SEED, self.seed, step, 1])
         name, texts, keys = "distillation", list[TokenizedText](), np.empty((0, 0), dtype=np.int64)
         pairs = 0
@@ -139,17 +140,19 @@ class MiniBatches:
             columns, keys = self._drawn(number, rng)
             pairs = len(columns[0])
             texts = self._instructed(number, columns, rng)
-        taught = self.taught.batch(step) if self.stage.taught_tokens else np.empty(0, dtype=np.int64)
         negatives = len(texts) - 2 * pairs
-        texts += [self.taught.text(int(index), rng) for index in taught]
+        taught = self.taught.batch(step) if self.stage.taught_tokens else np.empty(0, dtype=np.int64)
+        learnt = [self.taught.text(int(index), rng) for index in taught]
+        lesson = self.teacher([text.ids[text.pool_start :] for text in learnt]) if learnt else None
+        texts += learnt
         roles = Roles(
             pairs=pairs,
             negatives=negatives,
             keys=torch.from_numpy(np.concatenate([keys.reshape(-1), -1 - taught]).astype(np.int64)),
-            taught=torch.arange(2 * pairs + negatives, len(texts)) if len(taught) else None,
-            teacher=torch.from_numpy(self.prepared.teacher[taught]).float() if len(taught) else None,
+            taught=None if lesson is None else torch.arange(2 * pairs + negatives, len(texts)),
+            teacher=None if lesson is None else lesson.vectors,
         )
-        return TextBatch(name, texts, roles)
+        return TaughtBatch(name, texts, roles, lesson)
 
     def _drawn(self, number: int, rng: np.random.Generator) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
         """Queries, positives and, where there are some, hard negatives of a task, and their keys.

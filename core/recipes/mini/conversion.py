@@ -11,8 +11,6 @@ tokens', T5's are a bias on the attention logits by distance. So:
 - T5 has one table of position biases for all layers. What BERT's logits have beyond the fitted ones, averaged by
   distance, is a profile for each head; the heads of each layer are put into the order in which their profiles agree
   best, and the table is the layers' mean.
-
-Layers can be left out: what is above them is fitted to the stream below them.
 """
 
 from __future__ import annotations
@@ -105,11 +103,10 @@ class Conversion:
     Args:
         bert: the teacher.
         found: what it computes for some thousand tokens.
-        layers: the numbers of those of its layers that are kept.
     """
 
-    def __init__(self, bert: BertModel, found: Activations, layers: Sequence[int]) -> None:
-        self.bert, self.found, self.layers = bert, found, layers
+    def __init__(self, bert: BertModel, found: Activations) -> None:
+        self.bert, self.found = bert, found
         config = bert.config
         self.heads = config.num_attention_heads
         self.d_kv = config.hidden_size // self.heads
@@ -119,7 +116,7 @@ class Conversion:
                 d_model=config.hidden_size,
                 d_kv=self.d_kv,
                 d_ff=config.intermediate_size,
-                num_layers=len(layers),
+                num_layers=config.num_hidden_layers,
                 num_heads=self.heads,
                 feed_forward_proj="gelu",
             )
@@ -129,7 +126,7 @@ class Conversion:
     @torch.inference_mode()
     def fit(self) -> tuple[T5Encoder, Tensor]:
         """The encoder, and the dense layer [d_model, d_model] from its mean to the teacher's."""
-        order = torch.arange(self.heads).expand(len(self.layers), -1)
+        order = torch.arange(self.heads).expand(len(self.encoder.blocks), -1)
         self.encoder.relative_attention_bias.weight.zero_()
         profiles, counts = self._pass(order)[2:]
         order, table = _agreement(profiles, counts)
@@ -146,16 +143,13 @@ class Conversion:
         """
         found, encoder = self.found, self.encoder
         buckets = encoder.config.relative_attention_num_buckets
-        profiles, counts = torch.zeros(len(self.layers), self.heads, buckets), torch.zeros(buckets)
+        profiles, counts = torch.zeros(len(encoder.blocks), self.heads, buckets), torch.zeros(buckets)
         encoder.embed_tokens.weight.copy_(_embeddings(self.bert))
         stream = encoder.embed_tokens(torch.cat(found.tokens))
         scale = torch.ones(stream.shape[1])
-        number = 0
-        for place, block in enumerate(encoder.blocks):
-            scale = self._past(scale, number, self.layers[place])
-            number = self.layers[place]
+        for number, block in enumerate(encoder.blocks):
             layer = self.bert.encoder.layer[number]
-            rows = (order[place][:, None] * self.d_kv + torch.arange(self.d_kv)).reshape(-1)
+            rows = (order[number][:, None] * self.d_kv + torch.arange(self.d_kv)).reshape(-1)
             attention = layer.attention.self
             block.attention_norm.weight.copy_(_gain(stream, scale))
             read = block.attention_norm(stream)
@@ -173,7 +167,7 @@ class Conversion:
             )
             block.attention.qkv.weight.copy_(_ridge(read, wanted, prior))
             given = block.attention.qkv(read)
-            context = self._context(given, wanted, profiles[place], counts)
+            context = self._context(given, wanted, profiles[number], counts)
             prior = layer.attention.output.dense.weight[:, rows] / scale[:, None]
             scale = scale * self._factor(number, "attended")
             block.attention.o.weight.copy_(_ridge(context, found.of(f"{number}.attended") / scale - stream, prior))
@@ -187,14 +181,7 @@ class Conversion:
             wanted = found.of(f"{number}.fed")
             block.feed_forward.wo.weight.copy_(_ridge(hidden, wanted / scale - stream, prior))
             stream = stream + block.feed_forward.wo(hidden)
-            number += 1
-        return stream, self._past(scale, number, len(self.bert.encoder.layer)), profiles, counts
-
-    def _past(self, scale: Tensor, first: int, end: int) -> Tensor:
-        """The stream's factors behind layers that are left out."""
-        for number in range(first, end):
-            scale = scale * self._factor(number, "attended") * self._factor(number, "fed")
-        return scale
+        return stream, scale, profiles, counts
 
     def _factor(self, number: int, name: str) -> Tensor:
         layer = self.bert.encoder.layer[number]

@@ -29,6 +29,11 @@ def cut(text: str, words: int = MAX_WORDS) -> str:
     return " ".join(text.split()[:words])
 
 
+def sentences_of(passage: str) -> list[str]:
+    """Its sentences of 3 to 80 words."""
+    return [s for s in SENTENCE_END.split(" ".join(passage.split())) if 3 <= len(s.split()) <= 80]
+
+
 def plain_texts(data: Path) -> Iterator[str]:
     """Whole passages."""
     for _, row in read_rows(data / "text" / "plain_english.jsonl.gz"):
@@ -38,7 +43,7 @@ def plain_texts(data: Path) -> Iterator[str]:
 def passage_spans(data: Path, rng: random.Random) -> Iterator[str]:
     """Spans of one to five neighbouring sentences, and some whole passages: lengths from a query to a page."""
     for passage in plain_texts(data):
-        sentences = [s for s in SENTENCE_END.split(" ".join(passage.split())) if 3 <= len(s.split()) <= 80]
+        sentences = sentences_of(passage)
         if not sentences:
             continue
         yield from rng.sample(sentences, min(2, len(sentences)))

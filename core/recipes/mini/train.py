@@ -13,23 +13,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from batches import SEED, MiniBatches, Stage
+from imitation import ImitatingTrainer
 from store import Prepared
+from teacher import Teacher, teacher_folder
+from vocabulary import t5_tokenizer
 
 from anytask import Instructor
 from anytask.checkpoint import Checkpoint, load_checkpoint
 from anytask.training.options import TrainingOptions
 from anytask.training.report.curves import draw_curves
 from anytask.training.run import check_settings, make_accelerator
-from anytask.training.trainer import Trainer
 
 MAX_TOKENS = 128
 DISTIL = TrainingOptions(
-    learning_rate=5e-4,
+    learning_rate=1e-3,
     warmup_ratio=0.05,
     schedule="cosine",
-    weight_decay=0.01,
     dropout=0.0,
     precision="bfloat16",
+    chunk_tokens=1 << 20,
     log_every=20,
     save_every=100,
     seed=SEED,
@@ -37,11 +39,18 @@ DISTIL = TrainingOptions(
 INSTRUCT = replace(DISTIL, learning_rate=3e-4, temperature=0.05, contrastive_weight=0.1, seed=SEED + 1)
 
 
-def run(checkpoint: Checkpoint, prepared: Prepared, stage: Stage, options: TrainingOptions, folder: Path) -> Checkpoint:
+def run(
+    checkpoint: Checkpoint,
+    prepared: Prepared,
+    teacher: Teacher,
+    stage: Stage,
+    options: TrainingOptions,
+    folder: Path,
+) -> Checkpoint:
     """Train a stage in `folder`, or go on with it."""
     check_settings(folder, {**asdict(stage), **options.to_json()})
-    batches = MiniBatches(prepared, stage, options.seed)
-    trainer = Trainer(checkpoint, options, batches, make_accelerator(options, None), folder)
+    batches = MiniBatches(prepared, stage, options.seed, teacher)
+    trainer = ImitatingTrainer(checkpoint, options, batches, make_accelerator(options, None), folder)
     trainer.run()
     draw_curves(folder)
     return trainer.trained()
@@ -51,15 +60,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepared", type=Path, default=Path("build/mini"))
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
-    parser.add_argument("--distil-steps", type=int, default=1500)
+    parser.add_argument("--distil-steps", type=int, default=1100)
     parser.add_argument("--instruct-steps", type=int, default=1000)
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
+    teacher = Teacher.load(t5_tokenizer(teacher_folder() / "tokenizer.json")[1], prepared.rotation)
     start = load_checkpoint(arguments.prepared / "start")
-    stage = Stage(arguments.distil_steps, taught_tokens=4096, instructed=0.5)
-    distilled = run(start, prepared, stage, DISTIL, arguments.out / "distil")
+    stage = Stage(arguments.distil_steps, taught_tokens=4096, instructed=0.3)
+    distilled = run(start, prepared, teacher, stage, DISTIL, arguments.out / "distil")
     stage = Stage(arguments.instruct_steps, taught_tokens=2048, instructed=1.0, task_tokens=2048)
-    trained = run(distilled, prepared, stage, INSTRUCT, arguments.out / "instruct")
+    trained = run(distilled, prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
     Instructor.from_checkpoint(trained, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
 
 

@@ -85,7 +85,7 @@ class Trainer:
         self.evaluations = evaluations or {}
         self.steps = len(source)
         module = adapted(checkpoint, options)
-        self.optimizer = _adamw(module, options)
+        self.optimizer = self.make_optimizer(module)
         self.scheduler = _schedule(self.optimizer, options, self.steps)
         prepared: tuple[nn.Module, torch.optim.Optimizer] = accelerator.prepare(module, self.optimizer)
         self.module, self.optimizer = prepared
@@ -108,6 +108,19 @@ class Trainer:
         self.eval_every = options.eval_every or max(1, self.steps // EVALUATIONS)
         self.save_every = options.save_every or self.eval_every
         self.progress = Progress()
+
+    def make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """AdamW; weight decay is of the matrices only."""
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        groups = [
+            {
+                "params": [parameter for parameter in trained if parameter.ndim > 1],
+                "weight_decay": self.options.weight_decay,
+            },
+            {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        rate = self.options.learning_rate
+        return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, fused=True)
 
     @property
     def state_file(self) -> Path:
@@ -287,16 +300,6 @@ def replace_folder(folder: Path, checkpoint: Checkpoint) -> None:
     save_checkpoint(checkpoint, new)
     shutil.rmtree(folder, ignore_errors=True)
     new.replace(folder)
-
-
-def _adamw(module: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """AdamW; weight decay is of the matrices only."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=options.learning_rate, fused=True)
 
 
 def _schedule(optimizer: torch.optim.Optimizer, options: TrainingOptions, steps: int) -> Any:
