@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections.abc import Iterator
@@ -279,8 +280,66 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(trainer: Any) -> None
 
 
 def test_sentiments_cover_the_emotions_once(recipe: Any) -> None:
-    emotions = [emotion for group in recipe("tasks").SENTIMENTS.values() for emotion in group.split()]
+    emotions = [emotion for group in recipe("sentiment").SENTIMENTS.values() for emotion in group.split()]
     assert len(emotions) == len(set(emotions)) == 28
+
+
+def test_free_wordings_keep_what_the_instruction_says(recipe: Any) -> None:
+    free = recipe("instructions").free_wordings
+    wordings = free("Represent the medical question for retrieving answers: ")
+    assert len(set(wordings)) == len(wordings) > 5
+    assert all("etrieving answers" in wording and wording.endswith(" ") for wording in wordings)
+    assert sum("edical question" in wording for wording in wordings) == len(wordings) - 1
+    assert free("Find it: ") == ["Find it: "]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder of two rewriting tasks and two passages."""
+    tasks = [
+        {
+            "name": "task1_snli_neutral_to_contradiction_text_modification",
+            "instances": [{"input": "Sentence 1: A dog runs. Sentence 2: A dog is red.", "output": "A dog sleeps."}],
+        },
+        {
+            "name": "task927_yelp_negative_to_positive_style_transfer",
+            "instances": [{"input": "the tea was cold .", "output": "the tea was lovely ."}],
+        },
+    ]
+    first, second, third = (f"The {noun} has a red door and a wide roof." for noun in ("house", "barn", "mill"))
+    passages = [{"text": f"{first} {second} {third}", "domain": domain} for domain in ("tech", "book")]
+    for name, rows in {"superni_tasks": tasks, "text/plain_english": passages}.items():
+        file = tmp_path / "data" / f"{name}.jsonl.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(file, "wt", encoding="utf-8") as target:
+            target.writelines(json.dumps(row) + "\n" for row in rows)
+    return tmp_path / "data"
+
+
+def test_rewritten_pairs_have_the_relation_that_the_task_names(recipe: Any, data: Path) -> None:
+    rows = list(recipe("relations").rewritten_relations(data))
+    assert [label for _, label in rows] == ["neutral", "contradiction"]
+    assert all("A dog runs." in text for text, _ in rows)
+    assert "A dog is red." in rows[0][0]
+    assert "A dog sleeps." in rows[1][0]
+
+
+def test_a_passages_own_sentence_follows_from_it_and_the_next_does_not(recipe: Any, data: Path) -> None:
+    rows = list(recipe("relations").passage_relations(data))
+    assert [label for _, label in rows] == ["entailment", "neutral"] * 2
+    for text, label in rows:
+        assert ("mill" in text) == (label == "neutral")
+
+
+def test_sentiment_rows_are_of_complaints_praise_and_plain_statements(recipe: Any, data: Path) -> None:
+    sentiment = recipe("sentiment")
+    assert list(sentiment.review_sentences(data)) == [
+        ("the tea was cold .", "negative"),
+        ("the tea was lovely .", "positive"),
+    ]
+    ((text, label),) = sentiment.plain_sentences(data)
+    assert label == "neutral"
+    assert text.endswith("has a red door and a wide roof.")
 
 
 @pytest.mark.usefixtures("prepared")

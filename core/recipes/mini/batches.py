@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from imitation import TaughtBatch
-from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS
+from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS, free_wordings
 from numpy.typing import NDArray
 from store import NOTHING, Prepared
 from teacher import Teacher
@@ -29,6 +29,8 @@ GENERAL = 0.3
 """Share of the taught texts that get one of the two default instructions, and of the pairs of an asymmetric task."""
 REWORDED = 0.5
 """Share of the instructions that are said in other words."""
+FREE = 0.3
+"""Share of those that don't follow the template."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Wordings:
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.known: dict[str, Ids] = {}
-        self.reworded: dict[str, list[str]] = {}
+        self.reworded: dict[tuple[str, bool], list[str]] = {}
 
     def ids(self, instruction: str) -> Ids:
         if instruction not in self.known:
@@ -65,12 +67,13 @@ class Wordings:
 
     def draw(self, instructions: tuple[str, str], rng: np.random.Generator) -> tuple[Ids, Ids]:
         """Both sides' instruction, as given or reworded; one wording for both if they are equal."""
-        reword, wording = rng.random() < REWORDED, rng.random()
+        reword, free, wording = rng.random() < REWORDED, rng.random() < FREE, rng.random()
         sides = []
         for instruction in instructions:
-            if instruction not in self.reworded:
-                self.reworded[instruction] = paraphrases(instruction)
-            others = self.reworded[instruction]
+            key = instruction, free
+            if key not in self.reworded:
+                self.reworded[key] = free_wordings(instruction) if free else paraphrases(instruction)
+            others = self.reworded[key]
             sides.append(self.ids(others[int(wording * len(others))] if reword else instruction))
         return sides[0], sides[1]
 

@@ -119,15 +119,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", default="mini", help="a bundled model or a checkpoint folder")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the suite is DATA/dev")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or int8")
+    parser.add_argument("--dtype", help="float32, bfloat16 or int8; by default as the model is stored")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, default=Path("build/mini/evaluation.json"))
     parser.add_argument("--measured", type=Path, default=Path("build/mini/measured"), help="folder of the kept figures")
     given = parser.parse_args(arguments)
     tasks = find_tasks(given.data / "dev")
     model = Instructor.from_pretrained(given.model, device=given.device, dtype=given.dtype)
-    about = {"digest": digest(resolve(given.model)), "dtype": given.dtype, "device": given.device}
-    figures = Figures(given.measured / f"{about['digest'][:16]}-{given.dtype}-{given.device}.json", about)
+    dtype = str(model.dtype).removeprefix("torch.")
+    about = {"digest": digest(resolve(given.model)), "dtype": dtype, "device": given.device}
+    figures = Figures(given.measured / f"{about['digest'][:16]}-{dtype}-{given.device}.json", about)
     teacher = teacher_figures(given.measured)
     measure(given.part or PARTS, figures, teacher, given.model, model, tasks)
     whole = {

@@ -1,4 +1,4 @@
-"""Instructions in the template's many wordings, so that `mini` meets more than those of its own tasks."""
+"""Instructions in many wordings, the template's and free ones, so that `mini` meets more than those of its tasks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,29 @@ DOCUMENTS = {
     "answer": ("retrieval",),
     "article": ("retrieval", "classifying its topic"),
 }
+FREE_FORMS = (
+    "{Objective}: ",
+    "{Objective}. {Subject}: ",
+    "This {subject} is for {objective}: ",
+    "{Subject}, to be used in {objective}: ",
+    "The task is {objective}, given this {subject}: ",
+    "I have a {subject} and my purpose is {objective}. ",
+    "The purpose is {objective}; here is the {subject}: ",
+)
+
+
+def free_wordings(instruction: str) -> list[str]:
+    """The instruction in forms other than the template's; alone if it doesn't follow that."""
+    try:
+        parts = Instruction.parse(instruction)
+    except ValueError:
+        return [instruction]
+    if parts.objective is None:
+        return [instruction]
+    subject = parts.text_type if parts.domain is None else f"{parts.domain} {parts.text_type}"
+    said = {"subject": subject, "objective": parts.objective}
+    said |= {name.capitalize(): text[:1].upper() + text[1:] for name, text in said.items()}
+    return [form.format(**said) for form in FREE_FORMS]
 
 
 def _all(types: dict[str, tuple[str, ...]]) -> list[str]:

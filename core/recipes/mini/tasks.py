@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from corpus import cut, sentences_of
+from corpus import cut
+from relations import ENTAILMENT, passage_relations, rewritten_relations, snli_relations
+from sentiment import comments, plain_sentences, review_sentences
 
 from anytask.training.building.json_rows import read_rows
 from anytask.training.building.recipe import load_recipe
@@ -22,16 +23,6 @@ MOST_LABELLED = 20_000
 """Most texts of a labelled task."""
 SUPER_NI = 0.25
 """Weight of each of the 233 tasks of Super-NaturalInstructions, which together outweigh the others."""
-SENTIMENTS = {
-    "positive": "admiration amusement approval caring desire excitement gratitude joy love optimism pride relief",
-    "negative": "anger annoyance disappointment disapproval disgust embarrassment fear grief nervousness remorse "
-    "sadness",
-    "ambiguous": "confusion curiosity realization surprise",
-    "neutral": "neutral",
-}
-"""The emotions of GoEmotions by sentiment (Demszky et al., 2020, arXiv 2005.00547, figure 2)."""
-PRAISE_FROM_COMPLAINTS = "task927_yelp_negative_to_positive_style_transfer"
-RELATION_FORMS = ("Premise: {}\nHypothesis: {}", "sentence 1: {}\nsentence 2: {}", "{} {}")
 
 
 @dataclass
@@ -101,9 +92,7 @@ def labelled_tasks(data: Path) -> Iterator[Task]:
 
 def derived_tasks(data: Path) -> Iterator[Task]:
     """Tasks that the data holds beside its own: sentiment, the relation and the likeness of two sentences."""
-    sentiment = {emotion: name for name, emotions in SENTIMENTS.items() for emotion in emotions.split()}
-    comments = [row for _, row in read_rows(data / "classification" / "goemotions.jsonl.gz")]
-    rows = [(row["text"], sentiment[row["label"]]) for row in comments]
+    rows = list(comments(data))
     yield Task(
         "goemotions_sentiment", both("Represent the comment for classifying its sentiment: "), labelled=rows, weight=2
     )
@@ -112,45 +101,27 @@ def derived_tasks(data: Path) -> Iterator[Task]:
         "sentence_sentiment",
         both("Represent the sentence for classifying its sentiment: "),
         labelled=[*clear, *review_sentences(data), *plain_sentences(data)],
-        weight=3,
+        weight=5,
     )
     triplets = [row for _, row in read_rows(data / "pairs" / "snli_dev_test_triplets.jsonl.gz")]
-    relations = []
-    for number, row in enumerate(triplets):
-        form = RELATION_FORMS[number % len(RELATION_FORMS)]
-        relations.append((form.format(row["query"], row["pos"]), "entailment"))
-        relations += [(form.format(row["query"], negative), "contradiction") for negative in row.get("neg", [])[:1]]
+    relations = [*snli_relations(triplets), *rewritten_relations(data), *passage_relations(data)]
     yield Task(
-        "entailment_relation",
+        "sentence_relation",
         both("Represent the sentence pair for retrieving examples with the same relation: "),
-        labelled=relations,
+        labelled=[(text, label) for text, label in relations],
+        weight=4,
+    )
+    yield Task(
+        "entailment",
+        both("Represent the premise and hypothesis for classifying whether the hypothesis follows: "),
+        labelled=[(text, "yes" if label == ENTAILMENT else "no") for text, label in relations],
+        weight=2,
     )
     alike = [(row["query"], row["pos"], (row.get("neg") or [None])[0]) for row in triplets]
     yield Task("sentence_similarity", both("Represent the sentence for measuring semantic similarity: "), alike)
     yield Task(
         "caption_similarity", both("Represent the image caption for retrieving captions of the same scene: "), alike
     )
-
-
-def review_sentences(data: Path) -> Iterator[tuple[str, str]]:
-    """Complaints in reviews, and the praise that the same sentences were turned into."""
-    for _, task in read_rows(data / "superni_tasks.jsonl.gz"):
-        if task["name"] == PRAISE_FROM_COMPLAINTS:
-            for instance in task["instances"]:
-                yield instance["input"], "negative"
-                yield instance["output"], "positive"
-
-
-def plain_sentences(data: Path, most: int = 4000) -> Iterator[tuple[str, str]]:
-    """Sentences of manuals and textbooks, which praise and blame nothing."""
-    rng = random.Random(0)
-    passages = [
-        row["text"]
-        for _, row in read_rows(data / "text" / "plain_english.jsonl.gz")
-        if row["domain"] in ("tech", "textbook")
-    ]
-    for passage in rng.sample(passages, min(most, len(passages))):
-        yield rng.choice(sentences_of(passage) or [passage]), "neutral"
 
 
 def frequent(rows: list[tuple[str, str]], least: int = 4) -> list[tuple[str, str]]:
