@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -23,6 +23,8 @@ from anytask.weights import is_quantised
 
 DENSE = "dense."
 """Begins the names of the dense layer's weights beside those of the encoder."""
+DONE = None
+"""What a worker sends after a task."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def weights_of(engine: EncodingEngine) -> dict[str, Tensor]:
 def serve(assignment: Assignment, connection: Connection) -> None:
     """Main function of a worker: compute tasks until the connection is closed.
 
-    Sends how many tokens a step takes when it is ready, then for each task the number of its texts; or the exception
-    that kept it from that.
+    Sends how many tokens a step takes when it is ready; then, for each task, the number of texts of each step when that
+    is done, and `DONE`; or the exception that kept it from that.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is the parent's, who ends its workers
     torch.set_num_threads(assignment.threads)
@@ -83,8 +85,8 @@ def serve(assignment: Assignment, connection: Connection) -> None:
                     if shared is not None:
                         shared.close()
                     shared = SharedTensors.attach(task.call)
-                _compute(engine, shared, task)
-                connection.send(task.last - task.first)
+                _compute(engine, shared, task, connection.send)
+                connection.send(DONE)
             except Exception as error:
                 connection.send(_sendable(error))
     except (EOFError, OSError):  # the parent has closed its end, or is no more
@@ -96,7 +98,7 @@ def _leave() -> NoReturn:
     os._exit(0)
 
 
-def _compute(engine: EncodingEngine, shared: SharedTensors, task: Task) -> None:
+def _compute(engine: EncodingEngine, shared: SharedTensors, task: Task, advance: Callable[[int], object]) -> None:
     starts = shared["starts"][task.first : task.last + 1].tolist()
     pool_starts = shared["pool_starts"][task.first : task.last].tolist()
     token_ids = shared["token_ids"].numpy()
@@ -104,7 +106,7 @@ def _compute(engine: EncodingEngine, shared: SharedTensors, task: Task) -> None:
         TokenizedText(token_ids[start:end], pool_start)
         for start, end, pool_start in zip(starts[:-1], starts[1:], pool_starts, strict=True)
     ]
-    shared["vectors"][task.first : task.last] = engine.embed(texts, task.batch_tokens)
+    shared["vectors"][task.first : task.last] = engine.embed(texts, task.batch_tokens, advance)
 
 
 def _engine(assignment: Assignment, weights: Mapping[str, Tensor]) -> EncodingEngine:

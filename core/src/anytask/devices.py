@@ -3,6 +3,9 @@
 Texts are tokenized here, so that bad input is told before anything is sent. Tokens and vectors lie in one block of
 shared memory, sorted by length; a worker is sent no more than the numbers of its texts, some steps' worth at a time,
 and asks for more when it is done. A slow device thus does less, and all end at about the same time.
+
+A call can also be computed by one worker, beside others by other workers, and then in the very steps in which the
+engine itself would compute it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
@@ -20,7 +24,7 @@ import torch
 from torch import Tensor
 
 from anytask.batching import TokenizedText
-from anytask.device_worker import Assignment, Task, serve, weights_of
+from anytask.device_worker import DONE, Assignment, Task, serve, weights_of
 from anytask.engine import EncodingEngine
 from anytask.errors import WorkerError
 from anytask.shared_arrays import SharedTensors
@@ -53,9 +57,13 @@ class DevicePool:
 
     def __init__(self, engine: EncodingEngine, devices: Sequence[str | torch.device]) -> None:
         self.devices = device_names(devices)
-        self._dimension = engine.dimension
-        self._lock = threading.Lock()
+        self._engine = engine
+        self._changed = threading.Condition()
+        """Notified when there are more free workers, and when the pool ends."""
         self._workers: list[_Worker] = []
+        self._free: list[_Worker] = []
+        """Those that no call has."""
+        self._failure: WorkerError | None = None
         self._closing = weakref.finalize(self, _close, self._workers, os.getpid())
         tensors = weights_of(engine)
         weights = SharedTensors.create({name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()})
@@ -70,6 +78,7 @@ class DevicePool:
                 self._workers.append(_Worker(assignment))
             for worker in self._workers:
                 worker.task_tokens = TASK_STEPS * int(worker.receive(STARTING))
+            self._free += self._workers
         except BaseException:
             self.close()
             raise
@@ -81,30 +90,71 @@ class DevicePool:
         texts: Sequence[TokenizedText],
         batch_tokens: int | None = None,
         advance: Callable[[int], object] = lambda _: None,
+        *,
+        alone: bool = False,
     ) -> Tensor:
         """As `EncodingEngine.embed`, by all workers; calls of several threads take turns.
+
+        Args:
+            alone: by one worker, the first that is free. On a device of the engine's kind the steps are those of the
+                engine, with the same bits.
 
         Raises:
             WorkerError: a worker ended. The pool is closed then, and so it is when the call is interrupted.
             RuntimeError: the pool is closed; or what the engine raises.
         """
-        with self._lock:
-            if not self._closing.alive:
-                raise RuntimeError("the device pool is closed; make another")
-            order = sorted(range(len(texts)), key=lambda index: len(texts[index].ids), reverse=True)
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index].ids), reverse=True)
+        with self._taken(1 if alone else len(self._workers)) as workers:
             shared = self._share([texts[index] for index in order])
             try:
-                self._compute(shared, batch_tokens, advance)
-                vectors = torch.empty((len(texts), self._dimension))
+                tasks = self._whole(shared, batch_tokens) if alone else _Tasks(shared, batch_tokens, len(workers)).give
+                _compute(workers, tasks, advance)
+                vectors = torch.empty((len(texts), self._engine.dimension))
                 vectors[torch.tensor(order, dtype=torch.int64)] = shared["vectors"]
                 return vectors
             except _Reported as reported:
                 raise reported.error from None
+            except WorkerError as error:
+                raise self._fail(error) from None
             except BaseException:
                 self.close()
                 raise
             finally:
                 shared.close()
+
+    @contextmanager
+    def _taken(self, count: int) -> Iterator[list[_Worker]]:
+        """So many workers that no other call has; waits for them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed or len(self._free) >= count)
+            if self.closed:
+                raise self._failure or RuntimeError("the device pool is closed; make another")
+            taken = [self._free.pop(0) for _ in range(count)]
+        try:
+            yield taken
+        finally:
+            with self._changed:
+                self._free += taken
+                self._changed.notify_all()
+
+    def _fail(self, error: WorkerError) -> WorkerError:
+        """Close the pool because of a worker; the error of the first, whose end was that of the others."""
+        with self._changed:
+            self._failure = self._failure or error
+        self.close()
+        return self._failure
+
+    def _whole(self, shared: SharedTensors, batch_tokens: int | None) -> Callable[[_Worker], None]:
+        """Gives a single task, in the steps of the engine where the worker's device is of its kind."""
+        tokens, unsent = int(shared["starts"][-1]), [len(shared["pool_starts"])]
+
+        def give(worker: _Worker) -> None:
+            alike = torch.device(worker.device).type == self._engine.device.type
+            limit = self._engine.step_limit(tokens, batch_tokens) if alike else batch_tokens
+            if unsent:
+                worker.give(Task(shared.layout, 0, unsent.pop(), limit))
+
+        return give
 
     def _share(self, texts: Sequence[TokenizedText]) -> SharedTensors:
         """What workers see of a call (`device_worker.Task`), with the tokens of `texts`."""
@@ -115,7 +165,7 @@ class DevicePool:
                 "token_ids": (torch.int32, (tokens,)),
                 "starts": (torch.int64, (count + 1,)),
                 "pool_starts": (torch.int32, (count,)),
-                "vectors": (torch.float32, (count, self._dimension)),
+                "vectors": (torch.float32, (count, self._engine.dimension)),
             }
         )
         shared["starts"].copy_(starts)
@@ -125,26 +175,11 @@ class DevicePool:
             token_ids[start : start + len(text.ids)] = text.ids
         return shared
 
-    def _compute(self, shared: SharedTensors, batch_tokens: int | None, advance: Callable[[int], object]) -> None:
-        tasks = _Tasks(shared, batch_tokens, len(self._workers))
-        failed: Exception | None = None
-        for worker in self._workers:
-            for _ in range(TASKS_AHEAD):
-                tasks.give(worker)
-        while any(worker.waiting for worker in self._workers):
-            for worker in _ready(self._workers):
-                try:
-                    advance(worker.done())
-                except _Reported as reported:
-                    failed = failed or reported
-                if failed is None:
-                    tasks.give(worker)
-        if failed is not None:  # and nobody writes to `shared` any more
-            raise failed
-
     def close(self) -> None:
-        """End the workers. A closed pool can be closed again, not used."""
+        """End the workers, also those at work. A closed pool can be closed again, not used."""
         self._closing()
+        with self._changed:
+            self._changed.notify_all()
 
     @property
     def closed(self) -> bool:
@@ -155,6 +190,28 @@ class DevicePool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _compute(workers: Sequence[_Worker], give: Callable[[_Worker], None], advance: Callable[[int], object]) -> None:
+    """Give tasks to workers until all are done; `give` sends a worker the next, where there is one."""
+    failed: Exception | None = None
+    for worker in workers:
+        for _ in range(TASKS_AHEAD):
+            give(worker)
+    while any(worker.waiting for worker in workers):
+        for worker in _ready(workers):
+            try:
+                done = worker.done()
+            except _Reported as reported:
+                failed = failed or reported
+            else:
+                if done is not DONE:
+                    advance(done)
+                    continue
+            if failed is None:
+                give(worker)
+    if failed is not None:  # and nobody writes to the shared tensors any more
+        raise failed
 
 
 class _Reported(Exception):
@@ -181,9 +238,10 @@ class _Worker:
         self.process.start()
         theirs.close()  # the worker's end lives in the worker alone, so that its death closes it
 
-    def send(self, message: Any) -> None:
+    def give(self, task: Task) -> None:
+        self.waiting += 1
         try:
-            self.connection.send(message)
+            self.connection.send(task)
         except OSError:
             raise self._ended("") from None
 
@@ -197,15 +255,17 @@ class _Worker:
             raise answer
         return answer
 
-    def done(self) -> int:
-        """How many texts the task had that is answered next."""
-        self.waiting -= 1
+    def done(self) -> int | None:
+        """How many more texts are done; None, and a task is."""
         try:
-            return int(self.receive())
+            done: int | None = self.receive()
         except WorkerError:
             raise
         except Exception as error:
+            self.waiting -= 1
             raise _Reported(error) from None
+        self.waiting -= done is DONE
+        return done
 
     def _ended(self, hint: str) -> WorkerError:
         self.process.join(GRACE)
@@ -214,9 +274,6 @@ class _Worker:
         if code is not None and code < 0:
             how += f" (killed by {signal.Signals(-code).name}; SIGKILL is often the system's when memory runs out)"
         return WorkerError(f"the worker process {self.process.pid} on {self.device} ended with {how}. {hint}".rstrip())
-
-    def close(self) -> None:
-        self.connection.close()
 
 
 class _Tasks:
@@ -240,8 +297,7 @@ class _Tasks:
         while last < count and self._starts[last + 1] - self._starts[first] <= limit:
             last += 1
         self._next = last
-        worker.waiting += 1
-        worker.send(Task(self._layout, first, last, self._batch_tokens))
+        worker.give(Task(self._layout, first, last, self._batch_tokens))
 
 
 def _ready(workers: Sequence[_Worker]) -> list[_Worker]:
@@ -251,11 +307,13 @@ def _ready(workers: Sequence[_Worker]) -> list[_Worker]:
 
 
 def _close(workers: list[_Worker], owner: int) -> None:
-    """End all workers: kindly, and after `GRACE` by force. A forked child's copy of the pool leaves them alone."""
+    """End all workers: kindly, and after `GRACE` by force. A forked child's copy of the pool leaves them alone.
+
+    A thread that waits for one of them is told by the end of its connection.
+    """
     if os.getpid() != owner:
         return
     for worker in workers:
-        worker.close()
         worker.process.terminate()
     for worker in workers:
         worker.process.join(GRACE)

@@ -77,17 +77,26 @@ class EncodingEngine:
         vectors = torch.empty((len(texts), self.dimension), dtype=torch.float32)
         lengths = [len(text.ids) for text in texts]
         with torch.inference_mode():
-            limit = batch_tokens or self.batch_tokens
-            limit = min(limit, self.fitting_tokens or limit)
-            for indices, part in self._steps(texts, lengths, limit):
+            steps = list(plan_batches(lengths, self.step_limit(sum(lengths), batch_tokens)))
+            for indices, part in self._computed(texts, steps, sum(lengths)):
                 if not torch.isfinite(part).all():
                     part = self._step_in_float32([texts[index] for index in indices])
                 vectors[torch.tensor(indices)] = part
                 advance(len(indices))
         return vectors
 
-    def _steps(
-        self, texts: Sequence[TokenizedText], lengths: Sequence[int], limit: int
+    def step_limit(self, tokens: int, batch_tokens: int | None = None) -> int:
+        """Most tokens of a step of `embed`, for texts of so many tokens together: each of a CPU's threads gets one."""
+        limit = batch_tokens or self.batch_tokens
+        limit = min(limit, self.fitting_tokens or limit)
+        return min(limit, max(1, math.ceil(tokens / self._threads)))
+
+    @property
+    def _threads(self) -> int:
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    def _computed(
+        self, texts: Sequence[TokenizedText], steps: list[list[int]], tokens: int
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Indices of each step's texts, and their vectors on the CPU. There, every thread has a step of its own."""
 
@@ -95,14 +104,11 @@ class EncodingEngine:
             with torch.inference_mode():
                 return self._step_within_memory([texts[index] for index in indices])
 
-        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        if threads > 1:
-            limit = min(limit, max(1, math.ceil(sum(lengths) / threads)))
-        steps = list(plan_batches(lengths, limit))
+        threads = self._threads
         if threads > 1 and len(steps) > 1:
             return step_threads.each(compute, steps, threads)
-        if threads > 1 and sum(lengths) * self._matrix_elements >= LEAST_SPLIT:
-            return self._lone(compute, steps, threads, sum(lengths))
+        if threads > 1 and tokens * self._matrix_elements >= LEAST_SPLIT:
+            return self._lone(compute, steps, threads, tokens)
         if self.device.type == "cpu":
             return ((step, compute(step)) for step in steps)
 

@@ -48,7 +48,8 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        err.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        told = ", ".join([str(error), *getattr(error, "__notes__", [])])
+        err.print(f"[bold red]error:[/bold red] {escape(told)}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from error
 
 

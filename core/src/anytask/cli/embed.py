@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from anytask.cli.common import Device, Dtype, err, plain_errors, warnings_told_at_the_end
+from anytask.cli.common import Dtype, err, plain_errors, warnings_told_at_the_end
 
 if TYPE_CHECKING:
     from anytask.corpus import CorpusJob, Summary
@@ -96,7 +96,10 @@ def embed(
     ] = None,
     calibrate: Annotated[int, typer.Option(help="Take the ranges from this many of the first rows.")] = 0,
     truncate_dim: Annotated[int | None, typer.Option(help="Keep this many leading dimensions.")] = None,
-    device: Device = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="A torch device, such as cpu or cuda:1. Several share the work: cuda:0,cuda:1 or cpu,cpu."),
+    ] = None,
     dtype: Dtype = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a text with its instruction.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="Most tokens in one step of the model.")] = None,
@@ -123,13 +126,16 @@ def embed(
         from anytask.embedder import Embedder
         from anytask.precision import Calibration
 
+        devices = [] if device is None else [name.strip() for name in device.split(",")]
+        if ray is not None and len(devices) > 1:
+            raise ValueError("--ray takes one --device, that of each actor; how many actors there are is --workers")
         job = CorpusJob(
             inputs,
             Embedder(
                 model=model,
                 document_instruction=instruction if role is RoleOption.DOCUMENT else None,
                 query_instruction=instruction if role is RoleOption.QUERY else None,
-                device=device,
+                device=devices[0] if devices else None,
                 dtype=dtype and dtype.value,
                 max_length=max_length,
                 batch_tokens=batch_tokens,
@@ -169,6 +175,7 @@ def embed(
                     overwrite=overwrite,
                     loader=_loader(to_chroma, job),
                     keep=output is not None,
+                    devices=devices if len(devices) > 1 else (),
                     on_progress=on_progress,
                 )
     report(summary, *(str(target) for target in (output, to_chroma) if target is not None))

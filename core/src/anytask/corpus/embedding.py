@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 import anytask
 from anytask.corpus.rows import Row
 from anytask.corpus.shards import Counts, VectorFile, output_schema
-from anytask.corpus.windows import Digest, Window
+from anytask.corpus.windows import Digest, Window, in_order
+from anytask.devices import DevicePool
 from anytask.errors import TruncationWarning
+from anytask.output import Output
 from anytask.precision import Calibration, Matrix, quantize
 
 if TYPE_CHECKING:
     from anytask.corpus.job import CorpusJob
 
 Advance = Callable[[int], object]
+AdvanceWindow = Callable[[Window, int], object]
+"""Called with a window and the number of its rows that are done or left out since; by several threads, perhaps."""
+Vectors = Callable[[list[Row], Advance], tuple[Matrix, int]]
+WINDOWS_PER_DEVICE = 2
+"""One at work and one that is tokenized meanwhile, or waits to be written."""
 
 
 class CorpusModel:
@@ -87,30 +95,60 @@ class CorpusModel:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         return vectors, cut
 
-    def write_shard(
-        self, path: Path, schema: pa.Schema, shard: Iterable[Window], advance: Callable[[Window, int], object]
-    ) -> Counts:
-        """Embed a shard's windows to a file; each is written while the next is embedded.
+    def embedded(
+        self, windows: Iterator[Window], advance: AdvanceWindow, *, first: int = 0, devices: Sequence[str] = ()
+    ) -> Generator[Window]:
+        """The same windows, in their order, with the codes of their rows.
 
         Args:
-            advance: called with the window and the number of its rows done since.
+            first: the shard from which on they are embedded; those before come as they are.
+            devices: where they are computed, each window by one of them, with a process for each device that ends with
+                the iterator; none, and the model itself computes them. The codes are the same.
+
+        Raises:
+            WorkerError: one of the processes ended.
         """
+
+        def embed(window: Window, vectors: Vectors) -> Window:
+            if window.shard >= first:
+                advance(window, len(window.bad))
+            if window.shard >= first and window.rows:
+                found, window.cut = vectors(window.rows, lambda done: advance(window, done))
+                window.codes = quantize(found, self.job.precision, self.calibration)
+            return window
+
+        if not devices:
+            yield from (embed(window, self.vectors) for window in windows)
+            return
+        upcoming = next(windows, None)
+        if upcoming is None:
+            return
+        count = WINDOWS_PER_DEVICE * len(devices)
+        # processes end before the threads that wait for them
+        with ThreadPoolExecutor(count, "anytask-window") as threads, DevicePool(self.model._engine, devices) as pool:
+            vectors = partial(self._vectors_on, pool)
+            yield from in_order(chain([upcoming], windows), lambda window: embed(window, vectors), threads, count)
+
+    def _vectors_on(self, pool: DevicePool, rows: list[Row], advance: Advance) -> tuple[Matrix, int]:
+        """`vectors` by a process of the pool."""
+        embedder = self.job.embedder
+        tokenized = self.model._tokenizer([row.text for row in rows], [self.instruction] * len(rows))
+        raw = pool.embed(tokenized, embedder.batch_tokens, advance, alone=True)
+        vectors: Any = Output(embedder.normalize, embedder.truncate_dim).finish(raw)
+        return vectors, sum(text.truncated for text in tokenized)
+
+    def write_shard(self, path: Path, schema: pa.Schema, shard: Iterable[Window]) -> Counts:
+        """Write a shard's embedded windows to a file; each is written while the next is embedded."""
         counts, digest = Counts(), Digest()
         with VectorFile(path, schema) as file, ThreadPoolExecutor(1) as pool:
             writing: Future[None] | None = None
             for window in shard:
-                codes, cut = self._codes(window, advance)
-                counts += Counts(len(window.rows), len(window.bad), cut)
+                counts += Counts(len(window.rows), len(window.bad), window.cut)
                 digest.add(window.rows)
                 if writing is not None:
                     writing.result()
-                writing = pool.submit(file.write, window.rows, codes) if window.rows else None
+                writing = None if window.codes is None else pool.submit(file.write, window.rows, window.codes)
             if writing is not None:
                 writing.result()
             file.close(Counts(counts.rows, counts.bad, counts.cut, str(digest)))
         return counts
-
-    def _codes(self, window: Window, advance: Callable[[Window, int], object]) -> tuple[npt.NDArray[Any], int]:
-        advance(window, len(window.bad))
-        vectors, cut = self.vectors(window.rows, lambda done: advance(window, done))
-        return quantize(vectors, self.job.precision, self.calibration), cut

@@ -140,7 +140,8 @@ class ShardMaker:
         try:
             _, shard = next(by_shard(self.model.job.windows_from(number)))
             with whole_file(shard_path(self.folder, number)) as partial:
-                made.rows = self.model.write_shard(partial, self.schema, meter.watch(ahead(shard)), meter.advance).read
+                windows = self.model.embedded(ahead(shard), meter.advance)
+                made.rows = self.model.write_shard(partial, self.schema, meter.watch(windows)).read
         except (ValueError, OSError, RuntimeError) as error:
             made.error = error
         made.bad = meter.bad

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ from anytask.corpus.job import CorpusJob
 from anytask.corpus.shards import Counts
 from anytask.corpus.windows import Window, ahead, by_shard
 from anytask.corpus.work import CorpusWork, Loader
+from anytask.devices import device_names
 from anytask.files.whole import whole_file
 from anytask.precision import Calibration
 
@@ -58,6 +61,7 @@ def embed_corpus(
     overwrite: bool = False,
     loader: Loader | None = None,
     keep: bool = True,
+    devices: Sequence[str] = (),
     on_progress: Callable[[Progress], object] = lambda _: None,
 ) -> Summary:
     """Embed a corpus to Parquet, in the memory of a few windows.
@@ -70,6 +74,8 @@ def embed_corpus(
         overwrite: replace an output that is there.
         loader: is also given each shard.
         keep: False leaves no output, only what `loader` made; `output` names the work then.
+        devices: such as ["cuda:0", "cuda:1"], each with a process of its own, that share the work; none, and it is done
+            in this process, on the embedder's device. The output is the same, and either goes on with the other's work.
         on_progress: called after each step of the model.
 
     Returns:
@@ -78,9 +84,11 @@ def embed_corpus(
     Raises:
         BadRowError: a row can't be embedded, and `skip_bad` isn't set; finished shards are kept.
         InputError, OSError: an input isn't there, or is damaged.
-        ValueError: the work folder is of another job, or there are no rows.
+        ValueError: the work folder is of another job, or there are no rows; a device isn't there.
+        WorkerError: a process of `devices` ended; finished shards are kept.
         FileExistsError: the output is there and `overwrite` isn't set.
     """
+    devices = device_names(devices) if devices else ()
     with CorpusWork(job, output, overwrite=overwrite, loader=loader, keep=keep) as work:
         resumed = work.finished()
         for number in range(resumed):
@@ -89,25 +97,31 @@ def embed_corpus(
         if job.calibrate and model.calibration is None:
             model.calibration = calibrate(model)
             work.keep_calibration(model.calibration)
-        return _embed_rest(work, model, resumed, on_progress)
+        return _embed_rest(work, model, resumed, devices, on_progress)
 
 
 def _embed_rest(
-    work: CorpusWork, model: CorpusModel, resumed: int, on_progress: Callable[[Progress], object]
+    work: CorpusWork,
+    model: CorpusModel,
+    resumed: int,
+    devices: Sequence[str],
+    on_progress: Callable[[Progress], object],
 ) -> Summary:
     """Make the shards that aren't finished, and the output of all."""
     job, schema, number = work.job, model.schema(), resumed - 1
     from_standard_input = STDIN in job.inputs
     total = None if from_standard_input else sum(source.size for source in job.sources)
     meter = Meter(on_progress, total)
-    for number, shard in by_shard(ahead(job.windows_from(0 if from_standard_input else resumed))):
-        if number < resumed:
-            work.check(number, shard)
-            continue
-        with whole_file(work.part(number)) as partial:
-            model.write_shard(partial, schema, meter.watch(shard), meter.advance)
-            work.begin()
-        work.load(number)
+    windows = ahead(job.windows_from(0 if from_standard_input else resumed))
+    with closing(model.embedded(windows, meter.advance, first=resumed, devices=devices)) as embedded:
+        for number, shard in by_shard(embedded):
+            if number < resumed:
+                work.check(number, shard)
+                continue
+            with whole_file(work.part(number)) as partial:
+                model.write_shard(partial, schema, meter.watch(shard))
+                work.begin()
+            work.load(number)
     if number < resumed - 1:
         raise ValueError(f"standard input ended in shard {number + 1} of the {resumed} that were finished")
     return Summary(work.finish(number + 1), number + 1, resumed, tuple(meter.bad))
@@ -130,18 +144,23 @@ class Meter:
     on_progress: Callable[[Progress], object] = lambda _: None
     total: int | None = None
     rows: int = 0
-    before: int = 0
-    inside: int = 0
+    position: int = 0
     bad: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def watch(self, windows: Iterator[Window]) -> Iterator[Window]:
         for window in windows:
-            self.inside = 0
             yield window
-            self.before = window.position
             self.bad += [str(error) for error in window.bad[: BAD_ROWS_TOLD - len(self.bad)]]
 
     def advance(self, window: Window, rows: int) -> None:
-        self.rows, self.inside = self.rows + rows, self.inside + rows
-        share = self.inside / max(len(window), 1)
-        self.on_progress(Progress(self.rows, int(self.before + (window.position - self.before) * share), self.total))
+        with self.lock:
+            before = _bytes_done(window)
+            window.done += rows
+            self.rows += rows
+            self.position += _bytes_done(window) - before
+            self.on_progress(Progress(self.rows, self.position, self.total))
+
+
+def _bytes_done(window: Window) -> int:
+    return (window.position - window.start) * window.done // len(window)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy.typing as npt
 
 from anytask.corpus.formats import RawRow
 from anytask.corpus.rows import BadRowError, Row
 
 T = TypeVar("T")
+R = TypeVar("R")
 END = object()
 
 
@@ -23,10 +27,17 @@ class Window:
     shard: int
     rows: list[Row] = field(default_factory=list)
     bad: list[BadRowError] = field(default_factory=list)
+    start: int = 0
     position: int = 0
-    """Bytes of all inputs that were read."""
+    """Bytes of all inputs that were read before it, and with it."""
     last: bool = False
     """The shard is full."""
+    done: int = 0
+    """Rows that are computed, or left out."""
+    codes: npt.NDArray[Any] | None = None
+    """The rows' vectors [n, width], once they are computed."""
+    cut: int = 0
+    """Texts of which only the beginning was embedded."""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.bad)
@@ -51,9 +62,9 @@ def windows(
         BadRowError: a bad row, where they aren't skipped.
     """
     number = shard * shard_rows
-    upcoming = next(raw, None)
+    position, upcoming = 0, next(raw, None)
     while upcoming is not None:
-        window = Window(number // shard_rows)
+        window = Window(number // shard_rows, start=position)
         count = min(window_rows, shard_rows - number % shard_rows)
         for found in islice(chain([upcoming], raw), count):
             try:
@@ -62,7 +73,7 @@ def windows(
                 if not skip_bad:
                     raise
                 window.bad.append(error)
-            window.position = found.position
+            window.position = position = found.position
             number += 1
         window.last = number % shard_rows == 0
         yield window
@@ -92,6 +103,35 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := upcoming.result()) is not END:
             upcoming = pool.submit(next, items, END)
             yield item  # type: ignore[misc]
+
+
+def in_order(items: Iterator[T], work: Callable[[T], R], pool: Executor, count: int) -> Iterator[R]:
+    """What `work` makes of each item in the pool, in the items' order; no more than `count` wait or are made at a time.
+
+    Raises:
+        what `work` or the items raise, in its place: after what comes before it.
+    """
+    pending: deque[Future[R]] = deque()
+    failed: Exception | None = None
+    try:
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as error:
+                failed = error
+                break
+            pending.append(pool.submit(work, item))
+            if len(pending) == count:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+    if failed is not None:
+        raise failed
 
 
 class Digest:
