@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor
 
-from anytask.encoder import LengthGroup, T5Config, relative_position_bucket
+from anytask.encoder import LengthGroup, T5Config, relative_position_bucket, rows_of
 from anytask.linear import FloatLinear, Int8Linear, Linear, dequantised, quantised
 from anytask.weights import SCALE, is_quantised
 
@@ -42,6 +42,8 @@ class CpuEncoder:
         self._embedding = state.pop("embed_tokens.weight").detach().to(table)  # first: it may be read from its file
         self._position_bias = state.pop("relative_attention_bias.weight").detach().float()
         self._final_gain = state.pop("final_norm.weight").detach().float()
+        self._epsilon = torch.tensor(config.layer_norm_epsilon)
+        self._bias_by_distance = self._bias_up_to(1)
         self._blocks = [_Block(config, state, f"blocks.{layer}", self.dtype) for layer in range(config.num_layers)]
 
     @property
@@ -83,17 +85,26 @@ class CpuEncoder:
             x = F.embedding(token_ids, self._embedding).float()
             for block in self._blocks:
                 block(x, biases, groups)
-            return x.mul_(_inverse_rms(x, self.config.layer_norm_epsilon)).mul_(self._final_gain)
+            return x.mul_(_inverse_rms(x, self._epsilon)).mul_(self._final_gain)
 
     def _bias_of(self, length: int) -> Tensor:
         """The relative position bias of all layers, [H, L, L]: a window on the bias of each distance slides along."""
+        by_distance = self._bias_by_distance
+        longest = by_distance.shape[1] // 2 + 1
+        if longest < length:
+            self._bias_by_distance = by_distance = self._bias_up_to(length)
+            longest = length
+        return by_distance[:, longest - length : longest + length - 1].unfold(1, length, 1).flip(1).contiguous()
+
+    def _bias_up_to(self, length: int) -> Tensor:
+        """The bias of each key-minus-query distance in a text, from 1 - length to length - 1, [H, 2 * length - 1]."""
         config = self.config
-        distance = torch.arange(1 - length, length)
         bucket = relative_position_bucket(
-            distance, config.relative_attention_num_buckets, config.relative_attention_max_distance
+            torch.arange(1 - length, length),
+            config.relative_attention_num_buckets,
+            config.relative_attention_max_distance,
         )
-        by_distance = F.embedding(bucket, self._position_bias).t().contiguous()  # [H, 2L - 1]
-        return by_distance.unfold(1, length, 1).flip(1).contiguous()
+        return F.embedding(bucket, self._position_bias).t().contiguous()
 
 
 class _Block:
@@ -101,6 +112,7 @@ class _Block:
 
     def __init__(self, config: T5Config, state: MutableMapping[str, Tensor], name: str, dtype: torch.dtype) -> None:
         self._config = config
+        self._epsilon = torch.tensor(config.layer_norm_epsilon)
 
         def gain(norm: str) -> Tensor:
             return state.pop(f"{name}.{norm}.weight").detach().float()
@@ -136,22 +148,21 @@ class _Block:
 
     def __call__(self, x: Tensor, biases: Sequence[Tensor], groups: Sequence[LengthGroup]) -> None:
         """Add this layer's two parts to x [T, d_model] float32; `biases` [1, H, L, L] are those of the groups."""
-        epsilon = self._config.layer_norm_epsilon
-        qkv = _scaled(*self._qkv(x * self._attention_gain, _inverse_rms(x, epsilon))).float()
+        qkv = _scaled(*self._qkv(x * self._attention_gain, _inverse_rms(x, self._epsilon))).float()
         _add(x, *self._o(self._attend(qkv, biases, groups)))
-        normed, factor = x * self._feed_forward_gain, _inverse_rms(x, epsilon)
+        normed, factor = x * self._feed_forward_gain, _inverse_rms(x, self._epsilon)
         _add(x, *self._wo(*self._hidden(normed, factor)))
 
     def _attend(self, qkv: Tensor, biases: Sequence[Tensor], groups: Sequence[LengthGroup]) -> Tensor:
         """[T, 3 * H * K] to the heads' contexts, [T, H * K]."""
         heads, width = self._config.num_heads, self._config.d_kv
-        contexts = torch.empty(len(qkv), heads * width)
-        for group, bias in zip(groups, biases, strict=True):
+        contexts = []
+        for group, bias, rows in zip(groups, biases, rows_of(qkv, groups), strict=True):
             shape = (group.count, group.length, 3, heads, width)
-            q, k, v = qkv[group.rows].view(shape).permute(2, 0, 3, 1, 4)  # [N, H, L, K] each
+            q, k, v = rows.view(shape).permute(2, 0, 3, 1, 4)  # [N, H, L, K] each
             context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-            contexts[group.rows].view(group.count, group.length, heads, width).copy_(context.transpose(1, 2))
-        return contexts
+            contexts.append(context.transpose(1, 2).reshape(-1, heads * width))
+        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def _hidden(self, normed: Tensor, factor: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._gated is None:
@@ -160,10 +171,10 @@ class _Block:
         return gate.mul_(_scaled(*self._gated(normed, factor))), None
 
 
-def _inverse_rms(x: Tensor, epsilon: float) -> Tensor:
+def _inverse_rms(x: Tensor, epsilon: Tensor) -> Tensor:
     """One over the root mean square of each row of x [T, d], [T, 1]."""
-    mean_square: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-    return mean_square.add_(epsilon).rsqrt_()
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.addcmul(epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt_()
 
 
 def _scaled(values: Tensor, factor: Tensor | None) -> Tensor:

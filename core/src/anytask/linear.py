@@ -36,6 +36,8 @@ FUSED: dict[str | None, tuple[str, str]] = {
 """Activations that oneDNN computes within a product: its name and algorithm for ours."""
 LARGEST = 127
 """Largest magnitude of an int8 weight or activation; -128 is left out, so that both signs reach as far."""
+WHOLE = 1.5 * 2**23
+"""Added to a float32 number between -2^22 and 2^22, it rounds to the next whole number and has that in its low bits."""
 SMALLEST_PEAK = 1e-30
 """Stands for the peak of a row of zeros, by which nothing could be divided."""
 
@@ -113,6 +115,9 @@ class Int8Linear:
         self._follows_relu = follows_relu
         self._packed = packs_int8()
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self._zero_point = 0 if follows_relu else LARGEST + 1
+        self._levels = torch.tensor(2.0 * LARGEST + 1 if follows_relu else float(LARGEST))
+        self._rounding = torch.tensor(WHOLE + self._zero_point)
         if self._packed:
             self._weight = torch.ops.onednn.qlinear_prepack(weight, [PACKED_FOR_ROWS, weight.shape[1]])
         else:
@@ -135,21 +140,10 @@ class Int8Linear:
 
     def _quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Unsigned bytes [T, in] with the zero at `_zero_point`, and the step between them in each row [T, 1]."""
-        peak = x.amax(-1, keepdim=True)
-        levels = 2 * LARGEST + 1
-        if not self._follows_relu:
-            peak = torch.maximum(peak, x.amin(-1, keepdim=True).neg_())
-            levels = LARGEST
-        step = peak.clamp_min_(SMALLEST_PEAK).div_(levels)
-        x.mul_(step.reciprocal())
-        if self._follows_relu:
-            x.sub_(LARGEST + 1)
-        # torch converts to int8, not to uint8, with vector instructions; flipping the sign bit adds 128
-        return x.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(LARGEST + 1), step
-
-    @property
-    def _zero_point(self) -> int:
-        return 0 if self._follows_relu else LARGEST + 1
+        peak = (x if self._follows_relu else x.abs()).amax(-1, keepdim=True)
+        step = peak.clamp_min_(SMALLEST_PEAK).div_(self._levels)
+        # the sum's low bits are the whole number; torch converts no floats to uint8 with vector instructions
+        return x.mul_(step.reciprocal()).add_(self._rounding).view(torch.int32).to(torch.uint8), step
 
     def _product(self, quantised: Tensor, activation: str) -> Tensor:
         if self._packed:
