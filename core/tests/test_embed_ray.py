@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import json
 import os
 import subprocess
 import sys
@@ -18,8 +21,9 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY
 ray = pytest.importorskip("ray")
 
 from anytask import Embedder  # noqa: E402
-from anytask.corpus import BadRowError, Columns, CorpusJob, Progress, embed_corpus  # noqa: E402
+from anytask.corpus import BadRowError, Columns, CorpusJob, InputError, Progress, embed_corpus  # noqa: E402
 from anytask.corpus.on_ray import Workers, embed_corpus_on_ray  # noqa: E402
+from anytask.corpus.sources import count_rows  # noqa: E402
 from anytask.corpus.work import CorpusWork  # noqa: E402
 from anytask.files.whole import write_json  # noqa: E402
 
@@ -117,12 +121,52 @@ def test_bad_rows_are_told_as_by_a_local_run(corpus: Path, checkpoint: Path, tmp
     assert "b.parquet, row 8: the field text is null" in summary.bad[0]
 
 
+@pytest.fixture
+def streams(sentences: list[str], tmp_path: Path) -> Path:
+    """150 rows in JSON lines, plain and compressed, and CSV with blank lines and line breaks within values."""
+    folder = tmp_path / "streams"
+    folder.mkdir()
+    lines = [json.dumps({"id": f"s{row}", "text": sentences[row], "n": row}) + "\n" for row in range(100)]
+    (folder / "a.jsonl").write_text("\n".join(lines[:40]), "utf-8")
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(lines[40:]).encode()))
+    with (folder / "c.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["n", "text", "id"])
+        writer.writerows([row, f"{sentences[row][:20]}\n\n{sentences[row]}", f"s{row}"] for row in range(100, 150))
+    return folder
+
+
+def test_rows_are_found_in_streams_whose_rows_are_counted(streams: Path, checkpoint: Path) -> None:
+    job = job_of(streams, checkpoint, columns=Columns(id="id"))
+    counts = [count_rows(source) for source in job.sources]
+    assert counts == [40, 60, 50]
+    ids = [row.id for window in job.windows_from(0) for row in window.rows]
+    assert ids == [f"s{row}" for row in range(150)]
+    for shard in range(6):
+        again = [row.id for window in job.windows_from(shard, counts) for row in window.rows]
+        assert again == ids[25 * shard :]
+    (streams / "a.jsonl").unlink()  # what comes before isn't opened
+    last = [row.id for window in job.windows_from(4, counts) for row in window.rows]
+    assert last == ids[100:]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster", "one_thread")
+def test_streams_too_give_the_bytes_of_one_process(streams: Path, checkpoint: Path, tmp_path: Path) -> None:
+    job = job_of(streams, checkpoint, columns=Columns(id="id", keep={"n": "int64"}))
+    summary = embed_corpus_on_ray(job, tmp_path / "ray.parquet", Workers(2))
+    assert summary == embed_corpus(job, tmp_path / "local.parquet")
+    assert (summary.counts.rows, summary.shards) == (150, 6)
+    assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
+
+
 def test_what_ray_cannot_do_is_told_before_it_starts(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
-    (corpus / "c.jsonl").write_text('{"id": "x", "text": "y", "n": 1}\n')
-    mixed = job_of(corpus, checkpoint, columns=Columns(id="id"))
-    with pytest.raises(ValueError, match=r"c\.jsonl: on Ray, inputs are Parquet or text files"):
-        embed_corpus_on_ray(mixed, tmp_path / "out.parquet", Workers(1))
-    (corpus / "c.jsonl").unlink()
+    with pytest.raises(ValueError, match="standard input can't be read twice"):
+        embed_corpus_on_ray(job_of(Path("-"), checkpoint), tmp_path / "out.parquet", Workers(1))
+    (corpus / "c.jsonl.gz").write_bytes(gzip.compress(b'{"id": "x", "text": "y", "n": 1}\n' * 9)[:-9])
+    with pytest.raises(InputError, match=r"c\.jsonl\.gz, row"):
+        embed_corpus_on_ray(job_of(corpus, checkpoint, columns=Columns(id="id")), tmp_path / "out.parquet", Workers(1))
+    (corpus / "c.jsonl.gz").unlink()
     with pytest.raises(ValueError, match="give a calibration that was made before"):
         embed_corpus_on_ray(job_of(corpus, checkpoint, precision="int8", calibrate=20), tmp_path / "out", Workers(1))
     with pytest.raises(ValueError, match="at least one worker is needed, got 0"):

@@ -64,7 +64,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, start: int = 0) -> Iterator[RawRow]:
-        """The rows, without the first `start` where `count` knows their number.
+        """The rows, without the first `start`, which a stream has to read all the same.
 
         Raises:
             InputError: the file is damaged, or not of its format.
@@ -83,7 +83,6 @@ class _Stream(Source):
     """A file of bytes, plain or compressed."""
 
     def read(self, start: int = 0) -> Iterator[RawRow]:
-        assert not start, "rows of a stream aren't counted"
         done = 0
 
         def advance(count: int) -> None:
@@ -95,7 +94,8 @@ class _Stream(Source):
             with self._open(advance) as stream:
                 for number, (line, content) in enumerate(self._contents(stream), 1):
                     told += len(content) if isinstance(content, bytes) else BUFFER
-                    yield RawRow(self, number, content, line, min(told, done))
+                    if number > start:
+                        yield RawRow(self, number, content, line, min(told, done))
         except DamagedFileError as error:
             where = "" if error.line is None else f" (line {error.line})"
             raise InputError(f"{self.path}, row {number + 1}{where}: {error}") from error

@@ -106,15 +106,19 @@ class CorpusJob:
         given = getattr(self.embedder, f"{self.role}_instruction")
         return str(getattr(model, f"{self.role}_instruction") if given is None else given)
 
-    def windows_from(self, shard: int) -> Iterator[Window]:
-        """The corpus from the first row of a shard on."""
+    def windows_from(self, shard: int, counts: Sequence[int] | None = None) -> Iterator[Window]:
+        """The corpus from the first row of a shard on.
+
+        Args:
+            counts: rows of each source, where they are known; files before the shard are then left unread.
+        """
         types = [kept.type for kept in self.kept]
 
         def parse(row: RawRow, number: int) -> Row:
             return self.columns.row(row, number, types)
 
         return windows(
-            rows_from(self.sources, shard * self.shard_rows),
+            rows_from(self.sources, shard * self.shard_rows, counts),
             parse,
             shard=shard,
             shard_rows=self.shard_rows,

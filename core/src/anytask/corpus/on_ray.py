@@ -12,6 +12,7 @@ from typing import Any
 from anytask.corpus.embedding import CorpusModel
 from anytask.corpus.job import CorpusJob
 from anytask.corpus.run import BAD_ROWS_TOLD, Meter, Progress, Summary
+from anytask.corpus.sources import count_rows
 from anytask.corpus.windows import ahead, by_shard
 from anytask.corpus.work import CorpusWork, shard_path
 from anytask.files.whole import whole_file
@@ -59,9 +60,9 @@ def embed_corpus_on_ray(
 
     To the byte, where machines are of one kind and processes have as many threads: else the last bits may differ.
 
-    Inputs and output lie where every machine sees them under the same path; inputs are Parquet or text files, in which
-    a shard's rows are found without reading those before. Shards are made in any order; killed, the same call makes
-    those that are missing.
+    Inputs and output lie where every machine sees them under the same path. Shards are made in any order; killed, the
+    same call makes those that are missing. In Parquet a shard's rows are found without reading those before; JSON
+    lines and CSV are read once to count their rows, and by an actor from the beginning of the file to its shard.
 
     Args:
         job: its calibration is given, not made.
@@ -69,20 +70,21 @@ def embed_corpus_on_ray(
         output, overwrite, on_progress: as of `embed_corpus`; progress is told by shards.
 
     Raises:
-        ValueError: as `embed_corpus`; inputs whose rows aren't counted; a calibration that is to be made.
+        ValueError: as `embed_corpus`; standard input; a calibration that is to be made.
         ray.exceptions.RayError: an actor died more often than Ray makes up for.
     """
-    rows = _count_rows(job)
     if job.calibrate:
         raise ValueError("on Ray, give a calibration that was made before: --calibration FILE")
     with CorpusWork(job, output, overwrite=overwrite) as work:
+        counts = [count_rows(source) for source in job.sources]
+        rows = sum(counts)
         shards = -(-rows // job.shard_rows)
         missing = [number for number in range(shards) if work.counts(number) is None]
         done = Progress(0, 0, sum(source.size for source in job.sources))
         bad: list[str] = []
         if missing:
             work.begin()
-            for made in _make(job, work.folder.absolute(), missing, workers):
+            for made in _make(job, counts, work.folder.absolute(), missing, workers):
                 bad += made.bad[: BAD_ROWS_TOLD - len(bad)]
                 before = (shards - len(missing)) * job.shard_rows
                 done = replace(done, rows=done.rows + made.rows)
@@ -90,7 +92,7 @@ def embed_corpus_on_ray(
         return Summary(work.finish(shards), shards, shards - len(missing), tuple(bad))
 
 
-def _make(job: CorpusJob, folder: Path, missing: list[int], workers: Workers) -> Iterator[Made]:
+def _make(job: CorpusJob, counts: list[int], folder: Path, missing: list[int], workers: Workers) -> Iterator[Made]:
     """What each shard's actor gave, as the shards are done."""
     if not ray.is_initialized():
         ray.init(workers.address, log_to_driver=False, include_dashboard=False if workers.address is None else None)
@@ -98,7 +100,7 @@ def _make(job: CorpusJob, folder: Path, missing: list[int], workers: Workers) ->
     size = min(workers.count, len(missing))
     made = ray.data.from_items([{"shard": number} for number in missing], override_num_blocks=len(missing)).map_batches(
         ShardMaker,
-        fn_constructor_args=(job, Path.cwd(), folder),
+        fn_constructor_args=(job, counts, Path.cwd(), folder),
         batch_size=1,
         compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
         num_cpus=workers.cpus,
@@ -124,12 +126,14 @@ class ShardMaker:
     """An actor: the model, loaded once, and the shards it is asked for.
 
     Args:
+        counts: rows of each of its sources.
         directory: where relative paths begin.
         folder: of the finished shards.
     """
 
-    def __init__(self, job: CorpusJob, directory: Path, folder: Path) -> None:
+    def __init__(self, job: CorpusJob, counts: list[int], directory: Path, folder: Path) -> None:
         os.chdir(directory)
+        self.counts = counts
         self.folder = folder
         self.model = CorpusModel(job)
         self.schema = self.model.schema()
@@ -138,7 +142,7 @@ class ShardMaker:
         (number,) = batch["shard"].tolist()
         meter, made = Meter(), Made()
         try:
-            _, shard = next(by_shard(self.model.job.windows_from(number)))
+            _, shard = next(by_shard(self.model.job.windows_from(number, self.counts)))
             with whole_file(shard_path(self.folder, number)) as partial:
                 windows = self.model.embedded(ahead(shard), meter.advance)
                 made.rows = self.model.write_shard(partial, self.schema, meter.watch(windows)).read
@@ -146,16 +150,3 @@ class ShardMaker:
             made.error = error
         made.bad = meter.bad
         return {"made": [pickle.dumps(made)]}
-
-
-def _count_rows(job: CorpusJob) -> int:
-    total = 0
-    for source in job.sources:
-        count = source.count()
-        if count is None:
-            raise ValueError(
-                f"{source.path}: on Ray, inputs are Parquet or text files, where a shard is found without reading what "
-                "is before it; convert the file first (docs/corpora.md shows how)"
-            )
-        total += count
-    return total

@@ -45,11 +45,17 @@ def find_sources(inputs: Iterable[str], fields: Sequence[str], format: Format | 
     return sources
 
 
-def rows_from(sources: Sequence[Source], start: int = 0) -> Iterator[RawRow]:
-    """The rows of all sources, one after the other, without the first `start`. `position` counts all files' bytes."""
+def rows_from(
+    sources: Sequence[Source], start: int = 0, counts: Sequence[int | None] | None = None
+) -> Iterator[RawRow]:
+    """The rows of all sources, one after the other, without the first `start`. `position` counts all files' bytes.
+
+    Args:
+        counts: rows of each source, so that files before the first row aren't opened; those that sources tell by
+            default.
+    """
     before = 0
-    for source in sources:
-        count = source.count()
+    for source, count in zip(sources, counts or [source.count() for source in sources], strict=True):
         if count is None:
             for row in source.read():
                 if start:
@@ -65,6 +71,18 @@ def rows_from(sources: Sequence[Source], start: int = 0) -> Iterator[RawRow]:
         else:
             start -= count
         before += source.size
+
+
+def count_rows(source: Source) -> int:
+    """How many rows there are, by reading them where that isn't known otherwise.
+
+    Raises:
+        InputError: the file is damaged, or standard input, which can't be read again.
+    """
+    if source.path == STDIN:
+        raise InputError("standard input can't be read twice; give files")
+    count = source.count()
+    return sum(1 for _ in source.read()) if count is None else count
 
 
 def identity(name: str, format: Format | None) -> str:
