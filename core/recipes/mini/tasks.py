@@ -21,7 +21,7 @@ from anytask.training.medi.record_files import read_records
 MIXTURE = Path(__file__).parents[1] / "medi" / "medi.toml"
 MOST_LABELLED = 20_000
 """Most texts of a labelled task."""
-SUPER_NI = 0.25
+SUPER_NI = 0.15
 """Weight of each of the 233 tasks of Super-NaturalInstructions, which together outweigh the others."""
 
 

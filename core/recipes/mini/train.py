@@ -36,7 +36,7 @@ DISTIL = TrainingOptions(
     save_every=100,
     seed=SEED,
 )
-INSTRUCT = replace(DISTIL, learning_rate=3e-4, temperature=0.05, contrastive_weight=0.1, seed=SEED + 1)
+INSTRUCT = replace(DISTIL, learning_rate=5e-4, temperature=0.05, contrastive_weight=0.15, seed=SEED + 1)
 
 
 def run(
@@ -61,14 +61,14 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, default=Path("build/mini"))
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--distil-steps", type=int, default=1100)
-    parser.add_argument("--instruct-steps", type=int, default=1000)
+    parser.add_argument("--instruct-steps", type=int, default=600)
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
     teacher = Teacher.load(t5_tokenizer(teacher_folder() / "tokenizer.json")[1], prepared.rotation)
     start = load_checkpoint(arguments.prepared / "start")
     stage = Stage(arguments.distil_steps, taught_tokens=4096, instructed=0.3)
     distilled = run(start, prepared, teacher, stage, DISTIL, arguments.out / "distil")
-    stage = Stage(arguments.instruct_steps, taught_tokens=2048, instructed=1.0, task_tokens=2048)
+    stage = Stage(arguments.instruct_steps, taught_tokens=1536, instructed=1.0, task_tokens=3072)
     trained = run(distilled, prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
     Instructor.from_checkpoint(trained, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
 
