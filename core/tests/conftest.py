@@ -7,10 +7,10 @@ import json
 import os
 import pydoc_data.topics
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,15 @@ import sentencepiece
 import torch
 from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
+from anytask.checkpoint import load_checkpoint
+from anytask.tokenization import InstructionTokenizer
 from anytask.training.medi.records import InstructedText, Record
+from anytask.training.options import TrainingOptions
+
+from .hub_server import Hub, Server
+
+if TYPE_CHECKING:
+    from anytask.training.trainer import Evaluation, Trainer
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -170,6 +178,36 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2), "utf-8")
 
 
+@pytest.fixture(scope="module")
+def layout(make_checkpoint: MakeCheckpoint, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """The checkpoint of one of the module's LAYOUTS, by its name, written once."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = make_checkpoint(seed=len(made), **request.module.LAYOUTS[name])
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The hub, on this machine."""
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def hub(server: Server) -> Hub:
+    """The server's hub, empty and well."""
+    server.hub.repositories.clear()
+    server.hub.requests.clear()
+    server.hub.status = server.hub.cut_after = None
+    return server.hub
+
+
 @pytest.fixture(scope="session")
 def toy_records() -> list[Record]:
     """Questions of three words, answered by the three words that belong to them, with a hard negative that has two.
@@ -198,6 +236,33 @@ def toy_records() -> list[Record]:
     ]
     chosen.shuffle(records)
     return records
+
+
+@pytest.fixture
+def make_trainer(
+    toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[..., Trainer]:
+    """A trainer of the toy task outside of a run, with the module's options SHORT and evaluations of the test's own."""
+    from accelerate import Accelerator
+
+    from anytask.training.batches import TaskBatches
+    from anytask.training.collation import PairBatches
+    from anytask.training.pair_store import PairStore
+    from anytask.training.trainer import Trainer
+
+    def make(evaluations: Mapping[str, Evaluation] | None = None, **options: Any) -> Trainer:
+        chosen = TrainingOptions(**{**request.module.SHORT, **options})
+        checkpoint = load_checkpoint(toy_checkpoint)
+        store = PairStore.write(toy_records, tmp_path / "run" / "records.arrow")
+        batches = PairBatches(
+            store,
+            TaskBatches(store.tasks(), chosen.batch_size, chosen.steps, seed=chosen.seed),
+            InstructionTokenizer(checkpoint.tokenizer, checkpoint.max_length),
+            chosen,
+        )
+        return Trainer(checkpoint, chosen, batches, Accelerator(cpu=True), tmp_path / "run", evaluations)
+
+    return make
 
 
 @pytest.fixture

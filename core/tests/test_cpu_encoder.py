@@ -44,19 +44,6 @@ COSINE = {torch.float32: 0.999999, torch.bfloat16: 0.9999, torch.int8: 0.999}
 INSTRUCTION = "Represent the statement: "
 
 
-@pytest.fixture(scope="module")
-def layout(make_checkpoint: Callable[..., Path]) -> Callable[[str], Path]:
-    """The checkpoint of one of LAYOUTS, written once."""
-    made: dict[str, Path] = {}
-
-    def get(name: str) -> Path:
-        if name not in made:
-            made[name] = make_checkpoint(seed=len(made), **LAYOUTS[name])
-        return made[name]
-
-    return get
-
-
 @pytest.fixture
 def without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("packs_float", "packs_bfloat16", "packs_int8"):

@@ -50,19 +50,6 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="session")
-def layout(make_checkpoint: Callable[..., Path]) -> Callable[[str], Path]:
-    """The checkpoint of one of LAYOUTS, written once."""
-    made: dict[str, Path] = {}
-
-    def get(name: str) -> Path:
-        if name not in made:
-            made[name] = make_checkpoint(seed=len(made), **LAYOUTS[name])
-        return made[name]
-
-    return get
-
-
-@pytest.fixture(scope="session")
 def texts(sentences: list[str]) -> list[str]:
     """From no word to far beyond 512 tokens."""
     everything = " ".join(sentences[:80])

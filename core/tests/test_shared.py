@@ -18,7 +18,7 @@ import pytest
 from anytask import Embedder, Instructor, load_shared, release_shared
 from anytask.hub import BUNDLED
 
-from .test_hub import Hub, Server, publish
+from .hub_server import Hub, Server, publish
 
 MakeCheckpoint = Callable[..., Path]
 SECRET = "hf_rightfulReader"
@@ -105,20 +105,6 @@ class TestFolders:
             models = list(threads.map(embed, range(16), timeout=PATIENCE))
         assert len(loads) == 1
         assert all(model is models[0] for model in models)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def hub(server: Server) -> Hub:
-    server.hub.repositories.clear()
-    server.hub.requests.clear()
-    return server.hub
 
 
 Run = Callable[..., list[Any]]

@@ -10,18 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
 from anytask import Instructor
-from anytask.checkpoint import load_checkpoint
 from anytask.evaluation.embedder import embed
-from anytask.tokenization import InstructionTokenizer
 from anytask.training import InstructedText, Record, TrainingOptions, teacher
-from anytask.training.batches import TaskBatches
-from anytask.training.collation import PairBatches
-from anytask.training.pair_store import PairStore
 from anytask.training.run import train
 from anytask.training.teacher import TeacherVectors
 from anytask.training.trainer import Trainer
@@ -126,23 +120,6 @@ class TestFreeze:
         )
         settings = json.loads((tmp_path / "model" / "training" / "settings.json").read_text())
         assert settings["model"] == str(toy_checkpoint)
-
-
-@pytest.fixture
-def make_trainer(toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path) -> Callable[..., Trainer]:
-    def make(**options: Any) -> Trainer:
-        chosen = TrainingOptions(**{**SHORT, **options})
-        checkpoint = load_checkpoint(toy_checkpoint)
-        store = PairStore.write(toy_records, tmp_path / "run" / "records.arrow")
-        batches = PairBatches(
-            store,
-            TaskBatches(store.tasks(), chosen.batch_size, chosen.steps, seed=chosen.seed),
-            InstructionTokenizer(checkpoint.tokenizer, checkpoint.max_length),
-            chosen,
-        )
-        return Trainer(checkpoint, chosen, batches, Accelerator(cpu=True), tmp_path / "run")
-
-    return make
 
 
 class TestAdapters:

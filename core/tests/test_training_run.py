@@ -13,21 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from anytask import CheckpointError, Instructor
-from anytask.checkpoint import load_checkpoint
-from anytask.tokenization import InstructionTokenizer
 from anytask.training import InstructedText, Record, RecordError, TrainingOptions
-from anytask.training.batches import TaskBatches
-from anytask.training.collation import PairBatches
 from anytask.training.medi.record_files import write_records
 from anytask.training.pair_store import PairStore
 from anytask.training.run import train
 from anytask.training.splits import hold_out
 from anytask.training.start import Start
-from anytask.training.trainer import Evaluation, Trainer
+from anytask.training.trainer import Trainer
 from anytask.training.validation import PairRetrieval
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -54,25 +49,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def same_weights(one: Path, other: Path) -> bool:
     left, right = weights(one), weights(other)
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
-
-@pytest.fixture
-def make_trainer(toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path) -> Callable[..., Trainer]:
-    """A trainer of the toy task outside of a run, with evaluations of the test's own."""
-
-    def make(evaluations: Mapping[str, Evaluation] | None = None, **options: Any) -> Trainer:
-        chosen = TrainingOptions(**{**SHORT, **options})
-        checkpoint = load_checkpoint(toy_checkpoint)
-        store = PairStore.write(toy_records, tmp_path / "run" / "records.arrow")
-        batches = PairBatches(
-            store,
-            TaskBatches(store.tasks(), chosen.batch_size, chosen.steps, seed=chosen.seed),
-            InstructionTokenizer(checkpoint.tokenizer, checkpoint.max_length),
-            chosen,
-        )
-        return Trainer(checkpoint, chosen, batches, Accelerator(cpu=True), tmp_path / "run", evaluations)
-
-    return make
 
 
 @pytest.fixture(scope="module")
