@@ -48,7 +48,7 @@ def run(
     folder: Path,
 ) -> Checkpoint:
     """Train a stage in `folder`, or go on with it."""
-    check_settings(folder, {**asdict(stage), **options.to_json()})
+    check_settings(folder, {"stage": asdict(stage), "options": options.to_json()})
     batches = MiniBatches(prepared, stage, options.seed, teacher)
     trainer = ImitatingTrainer(checkpoint, options, batches, make_accelerator(options, None), folder)
     trainer.run()
