@@ -126,10 +126,12 @@ def load_checkpoint(folder: Path, pack: torch.dtype | None = None) -> Checkpoint
     packed = None
     if pack is not None:
         state: dict[str, torch.Tensor] = {**encoder.state_dict(), **scales}
+        if scales and pack != torch.int8:
+            state = float_state(state)
         scales.clear()
         with torch.device("meta"):
             encoder = T5Encoder(shape)  # lets go of the weights, which `state` alone holds now
-        packed = CpuEncoder(shape, state if pack == torch.int8 else float_state(state), pack)
+        packed = CpuEncoder(shape, state, pack)
     elif scales:
         encoder.load_state_dict(float_state({**encoder.state_dict(), **scales}), assign=True)
     return Checkpoint(
