@@ -284,6 +284,18 @@ def test_sentiments_cover_the_emotions_once(recipe: Any) -> None:
     assert len(emotions) == len(set(emotions)) == 28
 
 
+def test_a_model_between_two_has_the_weighted_mean_of_their_weights(trainer: Any, recipe: Any) -> None:
+    first, second = trainer("first").trained(), trainer("second").trained()
+    with torch.no_grad():
+        for module in (second.encoder, second.head):
+            for weight in module.parameters():
+                weight.add_(1.0)
+    before = {name: weight.clone() for name, weight in first.encoder.state_dict().items()}
+    found = recipe("averaging").between(first, second, 0.25)
+    for name, weight in found.encoder.state_dict().items():
+        assert torch.allclose(weight, before[name] + 0.25), name
+
+
 def test_free_wordings_keep_what_the_instruction_says(recipe: Any) -> None:
     free = recipe("instructions").free_wordings
     wordings = free("Represent the medical question for retrieving answers: ")

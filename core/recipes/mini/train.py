@@ -1,5 +1,5 @@
 """Train `mini` from what `prepare.py` wrote: first the teacher's vectors, then INSTRUCTOR's contrastive tasks beside
-them, last int8.
+them; last, a model between the two, in int8.
 
     python core/recipes/mini/train.py --prepared build/mini --out build/mini/model
 
@@ -9,9 +9,11 @@ Both stages are runs of `anytask.training.trainer.Trainer`: killed at any point,
 from __future__ import annotations
 
 import argparse
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from averaging import between
 from batches import SEED, MiniBatches, Stage
 from imitation import ImitatingTrainer
 from store import Prepared
@@ -37,6 +39,9 @@ DISTIL = TrainingOptions(
     seed=SEED,
 )
 INSTRUCT = replace(DISTIL, learning_rate=5e-4, temperature=0.05, contrastive_weight=0.15, seed=SEED + 1)
+
+INSTRUCTED_SHARE = 0.55
+"""How far the shipped model is on the way from the distilled to the instructed one."""
 
 
 def run(
@@ -69,8 +74,9 @@ def main() -> None:
     stage = Stage(arguments.distil_steps, taught_tokens=4096, instructed=0.3)
     distilled = run(start, prepared, teacher, stage, DISTIL, arguments.out / "distil")
     stage = Stage(arguments.instruct_steps, taught_tokens=1536, instructed=1.0, task_tokens=3072)
-    trained = run(distilled, prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
-    Instructor.from_checkpoint(trained, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
+    trained = run(deepcopy(distilled), prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
+    mean = between(distilled, trained, INSTRUCTED_SHARE)
+    Instructor.from_checkpoint(mean, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
 
 
 if __name__ == "__main__":
