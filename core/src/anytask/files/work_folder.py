@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +88,14 @@ class WorkFolder:
         shutil.rmtree(self.folder)
 
 
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file's content, or of the names and contents of all files of a folder."""
+def digest(path: str | Path, without: Container[str] = ()) -> str:
+    """SHA-256 of a file's content, or of the names and contents of all files of a folder but those `without`."""
     path = Path(path)
     if path.is_file():
         with path.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     whole = hashlib.sha256()
-    for inner in sorted(found for found in path.rglob("*") if found.is_file()):
+    for inner in sorted(found for found in path.rglob("*") if found.is_file() and found.name not in without):
         whole.update(f"{inner.relative_to(path).as_posix()}\0{digest(inner)}\n".encode())
     return whole.hexdigest()
 
