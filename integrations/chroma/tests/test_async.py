@@ -28,7 +28,7 @@ class HeldEngine:
         self.runs: list[int] = []
         self.submitted = 0
         self.begun, self.open = threading.Event(), threading.Event()
-        embed, submit = EncodingEngine.embed, Coalescer.submit
+        embed, arun = EncodingEngine.embed, Coalescer.arun
 
         def held(engine: EncodingEngine, texts: Any, *arguments: Any, **options: Any) -> Any:
             self.runs.append(len(texts))
@@ -39,10 +39,10 @@ class HeldEngine:
 
         def counted(coalescer: Coalescer, *arguments: Any, **options: Any) -> Any:
             self.submitted += 1
-            return submit(coalescer, *arguments, **options)
+            return arun(coalescer, *arguments, **options)
 
         monkeypatch.setattr(EncodingEngine, "embed", held)
-        monkeypatch.setattr(Coalescer, "submit", counted)
+        monkeypatch.setattr(Coalescer, "arun", counted)
 
     async def open_after(self, calls: int) -> int:
         """Open once so many calls are queued; gives how often the loop came round while the engine was at work."""

@@ -126,18 +126,18 @@ class Engine:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    watched, embed, submit = Engine(), EncodingEngine.embed, Coalescer.submit
+    watched, embed, arun = Engine(), EncodingEngine.embed, Coalescer.arun
 
     def watched_embed(self: EncodingEngine, texts: Sequence[Any], *args: Any, **options: Any) -> Any:
         watched.note_run(texts)
         return embed(self, texts, *args, **options)
 
-    def watched_submit(self: Coalescer, *args: Any, **options: Any) -> Any:
+    def watched_arun(self: Coalescer, *args: Any, **options: Any) -> Any:
         watched.note_call()
-        return submit(self, *args, **options)
+        return arun(self, *args, **options)
 
     monkeypatch.setattr(EncodingEngine, "embed", watched_embed)
-    monkeypatch.setattr(Coalescer, "submit", watched_submit)
+    monkeypatch.setattr(Coalescer, "arun", watched_arun)
     release_shared()
     yield watched
     release_shared()

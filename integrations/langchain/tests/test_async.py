@@ -27,7 +27,7 @@ class GatedEngine:
         self.submitted = 0
         self.runs: list[int] = []
         self.begun, self.gate = threading.Event(), threading.Event()
-        embed, submit = EncodingEngine.embed, Coalescer.submit
+        embed, arun = EncodingEngine.embed, Coalescer.arun
 
         def gated(engine: EncodingEngine, texts: Any, *arguments: Any, **options: Any) -> Any:
             self.runs.append(len(texts))
@@ -39,10 +39,10 @@ class GatedEngine:
 
         def counted(coalescer: Coalescer, *arguments: Any, **options: Any) -> Any:
             self.submitted += 1
-            return submit(coalescer, *arguments, **options)
+            return arun(coalescer, *arguments, **options)
 
         monkeypatch.setattr(EncodingEngine, "embed", gated)
-        monkeypatch.setattr(Coalescer, "submit", counted)
+        monkeypatch.setattr(Coalescer, "arun", counted)
 
     async def tick_until(self, submitted: int) -> int:
         """Another coroutine's life: the number of times it was resumed while the engine was running."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ async def test_64_queries_share_batches_while_the_loop_ticks(
     batches: list[int] = []
     submitted: list[int] = []
     computing, may_compute = threading.Event(), threading.Event()
-    embed, submit = EncodingEngine.embed, Coalescer.submit
+    embed, arun = EncodingEngine.embed, Coalescer.arun
 
     def watched_embed(self: EncodingEngine, texts: Sequence[Any], *args: Any) -> Any:
         batches.append(len(texts))
@@ -33,12 +33,12 @@ async def test_64_queries_share_batches_while_the_loop_ticks(
         assert may_compute.wait(60), "the event loop stood still while texts were embedded"
         return embed(self, texts, *args)
 
-    def watched_submit(self: Coalescer, texts: Sequence[Any], *args: Any) -> Future[Any]:
+    def watched_arun(self: Coalescer, texts: Sequence[Any], *args: Any) -> Coroutine[Any, Any, Any]:
         submitted.append(len(texts))
-        return submit(self, texts, *args)
+        return arun(self, texts, *args)
 
     monkeypatch.setattr(EncodingEngine, "embed", watched_embed)
-    monkeypatch.setattr(Coalescer, "submit", watched_submit)
+    monkeypatch.setattr(Coalescer, "arun", watched_arun)
     embed_model = InstructorEmbedding(max_length=91)  # a configuration of its own, so the model is made by this test
 
     async def tick() -> int:
