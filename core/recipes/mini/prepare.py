@@ -150,8 +150,9 @@ def main() -> None:
     tokenizer, kept = t5_tokenizer(teacher_folder() / "tokenizer.json")
     with whole_file(out / "tokenizer.json") as path:
         tokenizer.save(str(path))
-    if not (out / "tokens.npz").exists() or not (out / "start").exists():
+    if not (out / "tokens.npz").exists():
         save(out / "tokens.npz", **packed(tokenizer, corpus_texts(data)))
+    if not (out / "start").exists():
         teacher, texts = Teacher.load(kept), TextStore(out / "tokens.npz", TEACHER_TOKENS)
         rotation = rotate(teacher, texts, out)
         fitted = [texts.text(len(texts) - 1 - place, NOTHING).ids for place in range(FITTED_TEXTS)]

