@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from peak import peak_megabytes
+
+Embed = Callable[[list[str]], Any]
 
 
-def serve(embed: Callable[[list[str]], Any]) -> None:
-    """Answer until standard input ends.
+def serve(load: Callable[[], Embed]) -> None:
+    """Load what embeds, and answer until standard input ends.
 
     A request holds "texts"; "singly" asks for a call for each of them, "vectors" names a file to save the vectors to.
     The answer's "wall" and "cpu" are the seconds of each call by the clock and of the process's computing,
@@ -25,6 +27,7 @@ def serve(embed: Callable[[list[str]], Any]) -> None:
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed must not pass for an answer
+    embed = load()
     for line in sys.stdin:
         request = json.loads(line)
         texts = request["texts"]
@@ -37,5 +40,4 @@ def serve(embed: Callable[[list[str]], Any]) -> None:
             cpu.append(time.process_time() - computed)
         if request.get("vectors"):
             np.save(request["vectors"], np.concatenate(vectors))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"wall": wall, "cpu": cpu, "peak_megabytes": peak}), file=answers, flush=True)
+        print(json.dumps({"wall": wall, "cpu": cpu, "peak_megabytes": peak_megabytes()}), file=answers, flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peak import peak_megabytes
 
 TEMPERATURE = 0.01
 LEARNING_RATE = 2e-5
@@ -79,7 +79,7 @@ class Turns:
         if self.left:
             return
         seconds = {"wall": time.perf_counter() - self.wall, "cpu": time.process_time() - self.cpu}
-        self.say({**seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+        self.say({**seconds, "peak": peak_megabytes()})
         line = sys.stdin.readline()
         if not line:
             raise Stopped
@@ -220,7 +220,7 @@ def work_as(rival: Rival, work: Work) -> None:
     with tempfile.TemporaryDirectory() as folder:
         loss, train = (train_ours if rival.ours else train_theirs)(rival, work, Path(folder))
         turns = Turns(out)
-        turns.say({"loss": loss, "before": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+        turns.say({"loss": loss, "before": peak_megabytes()})
         register_optimizer_step_post_hook(turns)
         with contextlib.suppress(Stopped):
             train()

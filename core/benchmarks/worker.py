@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
-from serve import serve
+from serve import Embed, serve
 from texts import INSTRUCTION
 
 
-def load(rival: str, folder: str) -> Callable[[list[str]], Any]:
+def load(rival: str, folder: str, threads: int) -> Embed:
     """What embeds texts with `INSTRUCTION`: sentence-transformers in float32, or anytask in the dtype named."""
+    import torch
+
+    torch.set_num_threads(threads)
     if rival == "sentence-transformers":
         from sentence_transformers import SentenceTransformer
 
@@ -24,14 +25,5 @@ def load(rival: str, folder: str) -> Callable[[list[str]], Any]:
     return lambda texts: model.encode(texts, INSTRUCTION)
 
 
-def main() -> None:
-    rival, folder, threads = sys.argv[1:]
-    embed = load(rival, folder)
-    import torch
-
-    torch.set_num_threads(int(threads))
-    serve(embed)
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda: load(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -23,6 +23,8 @@ from anytask.encoder import T5Encoder
 from anytask.engine import EncodingEngine
 from anytask.linear import FloatLinear, Int8Linear, dequantised, quantised
 
+from .peak_memory import PEAK, needs_proc
+
 CALM = {"initializer_factor": 1.0, "d_model": 64, "d_ff": 128}
 """Attention as even as a trained model's; the fixtures' default is so sharp that lower precisions pick other tokens."""
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -209,18 +211,15 @@ class TestSaved:
             np.testing.assert_array_equal(again.encode(sentences[:5]), model.encode(sentences[:5]))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@needs_proc
 @pytest.mark.parametrize(("dtype", "share"), [("float32", 1.0), ("bfloat16", 0.75), ("int8", 0.5)])
 def test_loading_takes_the_memory_of_the_packed_matrices(
     make_checkpoint: Callable[..., Path], dtype: str, share: float
 ) -> None:
     folder = make_checkpoint(shape={"d_model": 512, "d_kv": 64, "num_heads": 8, "d_ff": 2048, "num_layers": 10})
     script = """
-import re, sys
+import sys
 from anytask import Instructor
-
-def peak():
-    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 Instructor.from_pretrained(sys.argv[2], device="cpu", dtype=sys.argv[1])
 before = peak()
@@ -229,7 +228,7 @@ print(peak() - before)
 """
     small = make_checkpoint()
     done = subprocess.run(
-        [sys.executable, "-c", script, dtype, small, folder], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PEAK + script, dtype, small, folder], capture_output=True, text=True, check=True
     )
     stored = (folder / "model.safetensors").stat().st_size
     on_the_way = 4 * 512 * 2048 * 4

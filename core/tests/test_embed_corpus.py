@@ -26,6 +26,8 @@ from anytask.corpus import CorpusJob, Progress, embed_corpus, read_description, 
 from anytask.errors import TruncationWarning
 from anytask.precision import Calibration, quantize
 
+from .peak_memory import PEAK, needs_proc
+
 MakeCheckpoint = Callable[..., Path]
 INSTRUCTION = "Represent the manual's paragraph for retrieval: "
 SMALL = ("--shard-rows", "50", "--window-rows", "20")
@@ -259,9 +261,10 @@ def test_standard_input_goes_on_when_it_is_the_same(corpus: Path, checkpoint: Pa
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "direct.parquet").read_bytes()
 
 
+@needs_proc
 def test_memory_does_not_grow_with_the_corpus(checkpoint: Path, tmp_path: Path) -> None:
     script = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from anytask import Embedder
 from anytask.corpus import Columns, CorpusJob, embed_corpus
@@ -278,12 +281,12 @@ def work(count):
     return corpus.stat().st_size
 
 work(3000)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 size = work(15_000)
-print(size, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(size, peak() - before)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path, checkpoint],
+        [sys.executable, "-c", PEAK + script, tmp_path, checkpoint],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -21,6 +21,8 @@ from anytask.files.json_stream import CHUNK
 from anytask.training.medi.record_files import read_many, read_records, scan_records, write_records
 from anytask.training.medi.records import InstructedText, Record, RecordError, task_order
 
+from .peak_memory import PEAK, needs_proc
+
 NAMES = [f"records{kind}{compression}" for kind in (".json", ".jsonl") for compression in ("", ".gz", ".zst")]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -362,10 +364,11 @@ write_records(itertools.repeat(Record(pair, pair, (), 1)), sys.argv[1])
     assert not path.exists()
 
 
+@needs_proc
 def test_large_files_take_no_more_memory_than_small_ones(tmp_path: Path) -> None:
     """Written, read and described: 50 MB of records, in a few of memory beyond what 4 MB take."""
     script = """
-import random, resource, sys
+import random, sys
 from pathlib import Path
 from anytask.training.medi.data_card import DataCard
 from anytask.training.medi.record_files import read_records, write_records
@@ -390,11 +393,11 @@ def work(count):
     return size
 
 work(1_500)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 size = work(18_000)
-print(size, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(size, peak() - before)
 """
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PEAK + script, tmp_path], capture_output=True, text=True, check=True)
     size, growth = map(int, done.stdout.split())
     assert size > 50e6
     assert growth < 6e6

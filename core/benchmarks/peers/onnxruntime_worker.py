@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from export import Batches, Floats, exported
-from serve import serve
+from serve import Embed, serve
 
 
 def quantised(folder: Path) -> Path:
@@ -21,8 +21,7 @@ def quantised(folder: Path) -> Path:
     return path
 
 
-def main() -> None:
-    rival, name, threads = sys.argv[1:]
+def load(rival: str, name: str, threads: str) -> Embed:
     folder = Path(name)
     batches = Batches(folder)
     options = onnxruntime.SessionOptions()
@@ -37,8 +36,8 @@ def main() -> None:
             vectors[places] = part
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    serve(embed)
+    return embed
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda: load(*sys.argv[1:]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 from export import Batches, Floats, exported
-from serve import serve
+from serve import Embed, serve
 from texts import docstrings
 
 CALIBRATION = 64
@@ -29,8 +29,7 @@ def quantised(folder: Path, batches: Batches) -> Path:
     return path
 
 
-def main() -> None:
-    rival, name, threads = sys.argv[1:]
+def load(rival: str, name: str, threads: str) -> Embed:
     folder, dtype = Path(name), rival.split()[-1]
     batches = Batches(folder)
     model = ov.Core().read_model(quantised(folder, batches) if dtype == "int8" else exported(folder))
@@ -47,8 +46,8 @@ def main() -> None:
             vectors[places] = compiled(inputs)[0]
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    serve(embed)
+    return embed
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda: load(*sys.argv[1:]))
