@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -241,6 +242,18 @@ def test_bad_rows_are_left_out_and_counted(corpus: Path, checkpoint: Path, tmp_p
     assert ids == [f"s{place}" for place in range(170) if place not in (3, 60, 61) and not 100 <= place < 150]
     counts = json.loads(pq.read_metadata(output).metadata[b"anytask.counts"])
     assert (counts["rows"], counts["bad"]) == (117, 53)
+
+
+def test_a_job_that_fails_leaves_no_thread_that_reads(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    job = CorpusJob([str(corpus)], Embedder(model=str(checkpoint)), shard_rows=50, window_rows=20)
+
+    def fail(_: Progress) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as failed:
+        embed_corpus(job, tmp_path / "out.parquet", on_progress=fail)
+    assert failed.traceback  # which holds the generators of the job
+    assert not any(thread.name.startswith("anytask-ahead") for thread in threading.enumerate())
 
 
 def test_standard_input_goes_on_when_it_is_the_same(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:

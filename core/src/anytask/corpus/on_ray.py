@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from anytask.corpus.embedding import CorpusModel
 from anytask.corpus.job import CorpusJob
 from anytask.corpus.run import BAD_ROWS_TOLD, Meter, Progress, Summary
 from anytask.corpus.sources import count_rows
-from anytask.corpus.windows import ahead, by_shard
+from anytask.corpus.windows import by_shard
 from anytask.corpus.work import CorpusWork, shard_path
 from anytask.files.whole import whole_file
+from anytask.prefetch import ahead
 
 try:
     import ray
@@ -143,8 +145,8 @@ class ShardMaker:
         meter, made = Meter(), Made()
         try:
             _, shard = next(by_shard(self.model.job.windows_from(number, self.counts)))
-            with whole_file(shard_path(self.folder, number)) as partial:
-                windows = self.model.embedded(ahead(shard), meter.advance)
+            with whole_file(shard_path(self.folder, number)) as partial, closing(ahead(shard)) as rows:
+                windows = self.model.embedded(rows, meter.advance)
                 made.rows = self.model.write_shard(partial, self.schema, meter.watch(windows)).read
         except (ValueError, OSError, RuntimeError) as error:
             made.error = error

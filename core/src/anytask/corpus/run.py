@@ -13,11 +13,12 @@ from anytask.corpus.embedding import CorpusModel
 from anytask.corpus.formats import STDIN
 from anytask.corpus.job import CorpusJob
 from anytask.corpus.shards import Counts
-from anytask.corpus.windows import Window, ahead, by_shard
+from anytask.corpus.windows import Window, by_shard
 from anytask.corpus.work import CorpusWork, Loader
 from anytask.devices import device_names
 from anytask.files.whole import whole_file
 from anytask.precision import Calibration
+from anytask.prefetch import ahead
 
 BAD_ROWS_TOLD = 5
 
@@ -112,8 +113,10 @@ def _embed_rest(
     from_standard_input = STDIN in job.inputs
     total = None if from_standard_input else sum(source.size for source in job.sources)
     meter = Meter(on_progress, total)
-    windows = ahead(job.windows_from(0 if from_standard_input else resumed))
-    with closing(model.embedded(windows, meter.advance, first=resumed, devices=devices)) as embedded:
+    with (
+        closing(ahead(job.windows_from(0 if from_standard_input else resumed))) as windows,
+        closing(model.embedded(windows, meter.advance, first=resumed, devices=devices)) as embedded,
+    ):
         for number, shard in by_shard(embedded):
             if number < resumed:
                 work.check(number, shard)

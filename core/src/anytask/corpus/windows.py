@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -17,7 +17,6 @@ from anytask.corpus.rows import BadRowError, Row
 
 T = TypeVar("T")
 R = TypeVar("R")
-END = object()
 
 
 @dataclass
@@ -94,15 +93,6 @@ def _until_last(window: Window, rest: Iterator[Window]) -> Iterator[Window]:
     while not window.last and (following := next(rest, None)) is not None:
         window = following
         yield window
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items; the next one is made, in a thread, while the last one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, items, END)
-        while (item := upcoming.result()) is not END:
-            upcoming = pool.submit(next, items, END)
-            yield item  # type: ignore[misc]
 
 
 def in_order(items: Iterator[T], work: Callable[[T], R], pool: Executor, count: int) -> Iterator[R]:

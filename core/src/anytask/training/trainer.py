@@ -6,8 +6,8 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from anytask.batching import PackedBatch, pack, plan_batches
 from anytask.checkpoint import Checkpoint, save_checkpoint
 from anytask.files.whole import whole_file
 from anytask.model import Instructor
+from anytask.prefetch import ahead
 from anytask.training.adaptation import adapted, merged
 from anytask.training.collation import TextBatch
 from anytask.training.distributed import gather_rows
@@ -140,7 +141,8 @@ class Trainer:
             log.resume(self.progress.step)
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.module.train()
-        with log, _ahead(self.source, self.progress.step) as batches:
+        coming = ((step, self.source[step]) for step in range(self.progress.step, self.steps))
+        with log, closing(ahead(coming)) as batches:
             if self.progress.step == 0:
                 self._evaluate(log)
             meter = Meter()
@@ -269,28 +271,6 @@ class Meter:
         seconds = time.monotonic() - self.started
         means = {name: value / self.steps for name, value in self.sums.items()}
         return {**means, "examples_per_second": self.examples / seconds, "tokens_per_second": self.tokens / seconds}
-
-
-class _ahead:
-    """The batches from a step on, the next one made by a thread while the model works on this one."""
-
-    def __init__(self, source: BatchSource, first: int) -> None:
-        self.source, self.first = source, first
-        self.worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
-
-    def __enter__(self) -> Iterator[tuple[int, TextBatch]]:
-        return self._batches()
-
-    def _batches(self) -> Iterator[tuple[int, TextBatch]]:
-        coming: Future[TextBatch] | None = None
-        for step in range(self.first, len(self.source)):
-            current = coming or self.worker.submit(self.source.__getitem__, step)
-            if step + 1 < len(self.source):
-                coming = self.worker.submit(self.source.__getitem__, step + 1)
-            yield step, current.result()
-
-    def __exit__(self, *_: object) -> None:
-        self.worker.shutdown(cancel_futures=True)
 
 
 def replace_folder(folder: Path, checkpoint: Checkpoint) -> None:
