@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -233,3 +235,28 @@ print(peak() - before)
     stored = (folder / "model.safetensors").stat().st_size
     on_the_way = 4 * 512 * 2048 * 4
     assert int(done.stdout) < share * stored + on_the_way
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's heap")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_steps_take_the_memory_of_those_before(threads: int) -> None:
+    script = """
+import resource, sys
+import torch
+from anytask import Instructor
+
+torch.set_num_threads(int(sys.argv[1]))
+model = Instructor.from_pretrained("mini", device="cpu")
+texts = [f"Text {n} of a few words, which is not long" for n in range(64)]
+for _ in range(5):
+    model.encode(texts)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    model.encode(texts)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+"""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(threads)], env=plain, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 2500

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from anytask.encoder import LengthGroup, T5Config, relative_position_bucket, rows_of
+from anytask.heap import keep_freed_memory
 from anytask.linear import FloatLinear, Int8Linear, Linear, dequantised, quantised
 from anytask.weights import SCALE, is_quantised
 
@@ -45,6 +46,7 @@ class CpuEncoder:
         self._epsilon = torch.tensor(config.layer_norm_epsilon)
         self._bias_by_distance = self._bias_up_to(1)
         self._blocks = [_Block(config, state, f"blocks.{layer}", self.dtype) for layer in range(config.num_layers)]
+        keep_freed_memory()
 
     @property
     def table_dtype(self) -> torch.dtype:
