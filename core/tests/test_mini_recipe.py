@@ -164,6 +164,20 @@ def test_batches_are_the_same_whenever_they_are_asked_for(recipe: Any, prepared:
     assert {one[step].name for step in range(20)} == {"parity", "next"}
 
 
+def test_texts_of_one_label_are_paired_across_sources(recipe: Any, prepared: Any, teacher: Any) -> None:
+    batches = recipe("batches")
+    stage = batches.Stage(1, taught_tokens=64, instructed=0.5, task_tokens=96)
+    source = batches.MiniBatches(prepared, stage, 1, teacher)
+    rows = np.array([(text, text % 2, text % 3) for text in range(60)], dtype=np.int32)
+    pairs, keys = source._of_equal_labels(rows, np.random.default_rng(0))
+    assert len(pairs) >= 25
+    assert len(np.unique(pairs)) == pairs.size
+    assert np.array_equal(pairs % 2, np.stack([keys, keys], axis=1))
+    assert np.mean(pairs[:, 0] % 3 != pairs[:, 1] % 3) > 0.9
+    alone, _ = source._of_equal_labels(np.where(np.arange(3) == 2, 0, rows), np.random.default_rng(0))
+    assert len(np.unique(alone)) == alone.size > 50
+
+
 def test_texts_of_one_label_are_no_negatives_of_each_other(recipe: Any, prepared: Any, teacher: Any) -> None:
     batches = recipe("batches")
     source = batches.MiniBatches(
@@ -280,7 +294,7 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(trainer: Any) -> None
 
 
 def test_sentiments_cover_the_emotions_once(recipe: Any) -> None:
-    emotions = [emotion for group in recipe("sentiment").SENTIMENTS.values() for emotion in group.split()]
+    emotions = [emotion for group in recipe("sentiment").EMOTIONS.values() for emotion in group.split()]
     assert len(emotions) == len(set(emotions)) == 28
 
 
@@ -307,7 +321,7 @@ def test_free_wordings_keep_what_the_instruction_says(recipe: Any) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder of two rewriting tasks and two passages."""
+    """A data folder of a few tasks, comments, examples and passages."""
     tasks = [
         {
             "name": "task1_snli_neutral_to_contradiction_text_modification",
@@ -317,10 +331,33 @@ def data(tmp_path: Path) -> Path:
             "name": "task927_yelp_negative_to_positive_style_transfer",
             "instances": [{"input": "the tea was cold .", "output": "the tea was lovely ."}],
         },
+        {
+            "name": "task1339_peixian_equity_evaluation_corpus_text_completion",
+            "instances": [
+                {"input": "SENTENCE: Ann feels <blank>.\n EMOTION: joy", "output": "Ann feels glad."},
+                {"input": "SENTENCE: Ann feels <blank>.\n EMOTION: anger", "output": "Ann feels cross."},
+            ],
+        },
+        {
+            "name": "task1342_amazon_us_reviews_title",
+            "instances": [{"input": "It arrived quite cold. The door is red.", "output": "A lovely case"}],
+        },
     ]
     first, second, third = (f"The {noun} has a red door and a wide roof." for noun in ("house", "barn", "mill"))
     passages = [{"text": f"{first} {second} {third}", "domain": domain} for domain in ("tech", "book")]
-    for name, rows in {"superni_tasks": tasks, "text/plain_english": passages}.items():
+    judged = {
+        "tech": "Keep the cold parts away. Keep the lovely parts here. The door is noted. Is it a lovely day?",
+        "book": "A lovely sight was seen. A cold wind blew. The door was noted. Was it so cold? Was the door noted?",
+    }
+    passages += [{"text": text, "domain": domain} for domain, text in judged.items()]
+    emotions = {"joy": "So lovely.", "anger": "How cross!", "neutral": "A red door.", "curiosity": "Where is it?"}
+    files = {
+        "superni_tasks": tasks,
+        "text/plain_english": passages,
+        "classification/goemotions": [{"text": text, "label": label} for label, text in emotions.items()],
+        "pairs/wordnet_examples": [{"pos": text} for text in ("a lovely door", "cold comfort", "noted")],
+    }
+    for name, rows in files.items():
         file = tmp_path / "data" / f"{name}.jsonl.gz"
         file.parent.mkdir(parents=True, exist_ok=True)
         with gzip.open(file, "wt", encoding="utf-8") as target:
@@ -338,20 +375,45 @@ def test_rewritten_pairs_have_the_relation_that_the_task_names(recipe: Any, data
 
 def test_a_passages_own_sentence_follows_from_it_and_the_next_does_not(recipe: Any, data: Path) -> None:
     rows = list(recipe("relations").passage_relations(data))
-    assert [label for _, label in rows] == ["entailment", "neutral"] * 2
-    for text, label in rows:
+    assert [label for _, label in rows] == ["entailment", "neutral"] * 4
+    of_houses = [(text, label) for text, label in rows if "barn" in text]
+    assert len(of_houses) == 4
+    for text, label in of_houses:
         assert ("mill" in text) == (label == "neutral")
 
 
-def test_sentiment_rows_are_of_complaints_praise_and_plain_statements(recipe: Any, data: Path) -> None:
-    sentiment = recipe("sentiment")
-    assert list(sentiment.review_sentences(data)) == [
-        ("the tea was cold .", "negative"),
-        ("the tea was lovely .", "positive"),
+def test_praise_complaints_and_feelings_keep_their_sentiment(recipe: Any, data: Path) -> None:
+    rows = recipe("sentiment").labelled_sentences(data)
+    assert [(row.text, row.sentiment, row.source) for row in rows] == [
+        ("the tea was cold .", "negative", "reviews"),
+        ("the tea was lovely .", "positive", "reviews"),
+        ("Ann feels glad.", "positive", "feelings"),
+        ("Ann feels cross.", "negative", "feelings"),
     ]
-    ((text, label),) = sentiment.plain_sentences(data)
-    assert label == "neutral"
-    assert text.endswith("has a red door and a wide roof.")
+
+
+def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
+    recipe: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentiment = recipe("sentiment")
+    monkeypatch.setattr(sentiment, "CLEAREST", 1)
+    words = [("lovely", "glad"), ("cold", "cross"), ("door", "noted")]
+
+    def embed(texts: Any) -> Any:
+        counts = [[sum(word in text for word in group) for group in words] for text in texts]
+        return np.array(counts, dtype=np.float32)
+
+    rows = sentiment.judged_sentences(data, embed)
+    assert "Where is it?" not in {row.text for row in rows}
+    found = {(row.source, row.sentiment): row.text for row in rows[-15:]}
+    assert set(found) == {
+        (source, name)
+        for source in ("reviews", "examples", "prose", "manuals", "questions")
+        for name in ("positive", "negative", "neutral")
+    }
+    assert found["prose", "positive"] == "A lovely sight was seen."
+    assert found["manuals", "negative"] == "Keep the cold parts away."
+    assert found["questions", "neutral"] == "Was the door noted?"
 
 
 @pytest.mark.usefixtures("prepared")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,16 +187,25 @@ class MiniBatches:
     def _of_equal_labels(
         self, rows: NDArray[np.int32], rng: np.random.Generator
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Pairs of texts of one label each, labels drawn by the square root of their number; no text twice."""
+        """Pairs of texts of one label each and, where the task has several, of two sources; no text twice.
+
+        Labels and sources are drawn by the square root of the number of their texts.
+        """
         labels, counts = np.unique(rows[:, 1], return_counts=True)
-        drawn = rng.choice(labels, self.stage.pairs, p=counts**0.5 / (counts**0.5).sum())
-        by_label = {int(label): list(rng.permutation(rows[rows[:, 1] == label, 0])) for label in np.unique(drawn)}
+        drawn = rng.choice(labels, self.stage.pairs, p=roots(counts))
+        by_label = {int(label): pools(rows[rows[:, 1] == label], rng) for label in np.unique(drawn)}
         pairs, keys = [], []
         for label in drawn:
-            left = by_label[int(label)]
-            if len(left) >= 2:
-                pairs.append((left.pop(), left.pop()))
-                keys.append(label)
+            left = [pool for pool in by_label[int(label)] if pool]
+            if len(left) == 1 and len(left[0]) >= 2:
+                pairs.append((left[0].pop(), left[0].pop()))
+            elif len(left) >= 2:
+                chances = roots([len(pool) for pool in left])
+                one, other = rng.choice(len(left), 2, replace=False, p=chances)
+                pairs.append((left[one].pop(), left[other].pop()))
+            else:
+                continue
+            keys.append(label)
         return np.array(pairs, dtype=np.int32), np.array(keys, dtype=np.int32)
 
     def _instructed(self, number: int, columns: list[NDArray[Any]], rng: np.random.Generator) -> list[TokenizedText]:
@@ -209,3 +219,14 @@ class MiniBatches:
             for side, column in enumerate(columns)
             for index in column
         ]
+
+
+def roots(counts: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:
+    """Chances by the square root of the counts."""
+    weights = np.sqrt(np.asarray(counts, dtype=float))
+    return weights / weights.sum()
+
+
+def pools(rows: NDArray[np.int32], rng: np.random.Generator) -> list[list[int]]:
+    """The texts of each source, shuffled."""
+    return [list(rng.permutation(rows[rows[:, 2] == source, 0])) for source in np.unique(rows[:, 2])]

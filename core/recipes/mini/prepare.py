@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ import numpy as np
 import torch
 from conversion import Conversion, activations
 from corpus import instruction_task_texts, labelled_texts, passage_spans, read_pairs, unique
-from rich.progress import track
-from store import NOTHING, TextStore
+from store import EOS, NOTHING, TextStore
 from tasks import Task, read_mini_tasks
 from teacher import Teacher, load_bert, teacher_folder
 from tokenizers import Tokenizer
@@ -69,13 +69,24 @@ def corpus_texts(data: Path) -> list[str]:
     return texts
 
 
+def teacher_vectors(teacher: Teacher, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """The teacher's unit vectors [n, d] of n texts, which are cut as the taught ones."""
+    store = packed(tokenizer, texts)
+    ids = [piece[: TEACHER_TOKENS - 1].astype(np.int32) for piece in np.split(store["ids"], store["ends"][:-1])]
+    return teacher.vectors([np.append(piece, np.int32(EOS)) for piece in ids])
+
+
 def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
-    """`tasks.json`, the tasks' texts and their rows: query, positive, hard negative or -1; or text, label, -1."""
+    """`tasks.json`, the tasks' texts and their rows: query, positive, hard negative or -1; or text, label, source."""
     places: dict[str, int] = {}
     rows, numbers = [], []
     for number, task in enumerate(tasks):
-        labels = {label: place for place, label in enumerate(dict.fromkeys(label for _, label in task.labelled))}
-        found = [(places.setdefault(text, len(places)), labels[label], -1) for text, label in task.labelled]
+        labels = codes([label for _, label in task.labelled])
+        sources = codes(task.sources) or [0] * len(labels)
+        found = [
+            (places.setdefault(text, len(places)), label, source)
+            for (text, _), label, source in zip(task.labelled, labels, sources, strict=True)
+        ]
         for query, pos, negative in task.pairs:
             columns = [places.setdefault(text, len(places)) for text in (query, pos)]
             found.append((*columns, -1 if negative is None else places.setdefault(negative, len(places))))
@@ -91,6 +102,12 @@ def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
         path.write_text(json.dumps(told, indent=1), "utf-8")
 
 
+def codes(names: Sequence[str]) -> list[int]:
+    """Each name's number, in the order of their first coming."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [numbers[name] for name in names]
+
+
 def rotate(teacher: Teacher, texts: TextStore, out: Path) -> np.ndarray:
     """The rotation [d, d] to the principal axes of the teacher's vectors, the largest first.
 
@@ -98,13 +115,11 @@ def rotate(teacher: Teacher, texts: TextStore, out: Path) -> np.ndarray:
     """
     file = out / "rotation.npy"
     if not file.exists():
-        order = np.argsort(texts.lengths(np.arange(min(ROTATED_TEXTS, len(texts)))), kind="stable")
-        products = []
-        for places in track(np.array_split(order, -(-len(order) // 64)), description="the teacher's principal axes"):
-            vectors = teacher([texts.text(place, NOTHING).ids for place in places]).vectors.double().cpu()
-            products.append(vectors.T @ vectors)
+        count = min(ROTATED_TEXTS, len(texts))
+        vectors = teacher.vectors([texts.text(place, NOTHING).ids for place in range(count)]).astype(np.float64)
+        axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1]
         with whole_file(file) as path, path.open("wb") as target:
-            np.save(target, torch.linalg.eigh(torch.stack(products).sum(0))[1].flip(1).float().numpy())
+            np.save(target, np.ascontiguousarray(axes, dtype=np.float32))
     return np.load(file)
 
 
@@ -152,13 +167,15 @@ def main() -> None:
         tokenizer.save(str(path))
     if not (out / "tokens.npz").exists():
         save(out / "tokens.npz", **packed(tokenizer, corpus_texts(data)))
+    teacher = Teacher.load(kept)
     if not (out / "start").exists():
-        teacher, texts = Teacher.load(kept), TextStore(out / "tokens.npz", TEACHER_TOKENS)
+        texts = TextStore(out / "tokens.npz", TEACHER_TOKENS)
         rotation = rotate(teacher, texts, out)
         fitted = [texts.text(len(texts) - 1 - place, NOTHING).ids for place in range(FITTED_TEXTS)]
         convert(load_bert(), [teacher.own_ids(ids) for ids in fitted], tokenizer, kept, rotation, out / "start")
     if not (out / "tasks.json").exists():
-        write_tasks(read_mini_tasks(data, arguments.medi), tokenizer, out)
+        embed = partial(teacher_vectors, teacher, tokenizer)
+        write_tasks(read_mini_tasks(data, arguments.medi, embed), tokenizer, out)
 
 
 if __name__ == "__main__":

@@ -1,49 +1,114 @@
-"""Sentences by their sentiment: comments, reviews, and plain statements."""
+"""Sentences by their sentiment, from sources of different styles.
+
+Some sources come with labels: comments, reviews, sentences about feelings. A classifier of the teacher's vectors learns
+from these and finds the clearest sentences of others, as many of each sentiment: so no style stands for a sentiment.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from corpus import sentences_of
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
 from anytask.training.building.json_rows import read_rows
 
-SENTIMENTS = {
-    "positive": "admiration amusement approval caring desire excitement gratitude joy love optimism pride relief",
-    "negative": "anger annoyance disappointment disapproval disgust embarrassment fear grief nervousness remorse "
-    "sadness",
-    "ambiguous": "confusion curiosity realization surprise",
-    "neutral": "neutral",
+POSITIVE, NEGATIVE, NEUTRAL, AMBIGUOUS = "positive", "negative", "neutral", "ambiguous"
+EMOTIONS = {
+    POSITIVE: "admiration amusement approval caring desire excitement gratitude joy love optimism pride relief",
+    NEGATIVE: "anger annoyance disappointment disapproval disgust embarrassment fear grief nervousness remorse sadness",
+    AMBIGUOUS: "confusion curiosity realization surprise",
+    NEUTRAL: "neutral",
 }
 """The emotions of GoEmotions by sentiment (Demszky et al., 2020, arXiv 2005.00547, figure 2)."""
 PRAISE_FROM_COMPLAINTS = "task927_yelp_negative_to_positive_style_transfer"
+FEELINGS = "task1339_peixian_equity_evaluation_corpus_text_completion"
+REVIEWS = (
+    "task589_amazonfood_summary_text_generation",
+    "task618_amazonreview_summary_text_generation",
+    "task1342_amazon_us_reviews_title",
+)
+READ = 8000
+"""Most sentences of an unlabelled source that are classified."""
+CLEAREST = 250
+"""Sentences of a sentiment taken from an unlabelled source."""
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
-def comments(data: Path) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True)
+class Judged:
+    """A sentence, its sentiment, and the source that it is from."""
+
+    text: str
+    sentiment: str
+    source: str
+
+
+def comments(data: Path) -> Iterator[Judged]:
     """Comments by the sentiment of their emotion."""
-    sentiment = {emotion: name for name, emotions in SENTIMENTS.items() for emotion in emotions.split()}
+    sentiment = {emotion: name for name, emotions in EMOTIONS.items() for emotion in emotions.split()}
     for _, row in read_rows(data / "classification" / "goemotions.jsonl.gz"):
-        yield row["text"], sentiment[row["label"]]
+        yield Judged(row["text"], sentiment[row["label"]], "comments")
 
 
-def review_sentences(data: Path) -> Iterator[tuple[str, str]]:
-    """Complaints in reviews, and the praise that the same sentences were turned into."""
-    for _, task in read_rows(data / "superni_tasks.jsonl.gz"):
-        if task["name"] == PRAISE_FROM_COMPLAINTS:
-            for instance in task["instances"]:
-                yield instance["input"], "negative"
-                yield instance["output"], "positive"
+def labelled_sentences(data: Path) -> Iterator[Judged]:
+    """Complaints in reviews and the praise that they were turned into; sentences that name a feeling."""
+    for instance in _instances(data, PRAISE_FROM_COMPLAINTS):
+        yield Judged(instance["input"], NEGATIVE, "reviews")
+        yield Judged(instance["output"], POSITIVE, "reviews")
+    for instance in _instances(data, FEELINGS):
+        yield Judged(instance["output"], POSITIVE if "EMOTION: joy" in instance["input"] else NEGATIVE, "feelings")
 
 
-def plain_sentences(data: Path, most: int = 4000) -> Iterator[tuple[str, str]]:
-    """Sentences of manuals and textbooks, which praise and blame nothing."""
+def unlabelled_sentences(data: Path) -> dict[str, list[str]]:
+    """Sentences of sources that say nothing of their sentiment, `READ` of each at most, in random order."""
+    found: dict[str, list[str]] = {
+        "reviews": [
+            sentence
+            for instance in _instances(data, *REVIEWS)
+            for sentence in [instance["output"], *sentences_of(instance["input"])]
+        ],
+        "examples": [row["pos"] for _, row in read_rows(data / "pairs" / "wordnet_examples.jsonl.gz")],
+        "prose": [],
+        "manuals": [],
+        "questions": [],
+    }
     rng = random.Random(0)
-    passages = [
-        row["text"]
-        for _, row in read_rows(data / "text" / "plain_english.jsonl.gz")
-        if row["domain"] in ("tech", "textbook")
-    ]
-    for passage in rng.sample(passages, min(most, len(passages))):
-        yield rng.choice(sentences_of(passage) or [passage]), "neutral"
+    passages = [row for _, row in read_rows(data / "text" / "plain_english.jsonl.gz")]
+    for row in rng.sample(passages, len(passages)):
+        for sentence in sentences_of(row["text"]):
+            kind = "manuals" if row["domain"] in ("tech", "textbook", "government") else "prose"
+            found["questions" if sentence.endswith("?") else kind].append(sentence)
+        if min(map(len, found.values())) > 2 * READ:
+            break
+    short = {source: [text for text in texts if len(text.split()) <= 40] for source, texts in found.items()}
+    return {source: rng.sample(texts, min(READ, len(texts))) for source, texts in short.items()}
+
+
+def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
+    """All of them, ambiguous comments left out.
+
+    Args:
+        embed: the teacher's unit vectors [n, d] of n texts.
+    """
+    found = [row for row in (*comments(data), *labelled_sentences(data)) if row.sentiment != AMBIGUOUS]
+    classifier = LogisticRegression(C=10.0, max_iter=300, class_weight="balanced")
+    classifier.fit(embed([row.text for row in found]), [row.sentiment for row in found])
+    for source, texts in unlabelled_sentences(data).items():
+        scores = classifier.decision_function(embed(texts))
+        for column, sentiment in enumerate(classifier.classes_):
+            lead = scores[:, column] - np.delete(scores, column, axis=1).max(axis=1)
+            found += [Judged(texts[place], sentiment, source) for place in np.argsort(-lead)[:CLEAREST]]
+    return found
+
+
+def _instances(data: Path, *names: str) -> Iterator[dict[str, str]]:
+    for _, task in read_rows(data / "superni_tasks.jsonl.gz"):
+        if task["name"] in names:
+            yield from task["instances"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from corpus import cut
 from relations import ENTAILMENT, passage_relations, rewritten_relations, snli_relations
-from sentiment import comments, plain_sentences, review_sentences
+from sentiment import Embed, comments, judged_sentences
 
 from anytask.training.building.json_rows import read_rows
 from anytask.training.building.recipe import load_recipe
@@ -21,8 +21,10 @@ from anytask.training.medi.record_files import read_records
 MIXTURE = Path(__file__).parents[1] / "medi" / "medi.toml"
 MOST_LABELLED = 20_000
 """Most texts of a labelled task."""
-SUPER_NI = 0.15
+SUPER_NI = 0.07
 """Weight of each of the 233 tasks of Super-NaturalInstructions, which together outweigh the others."""
+LABELLED = 0.7
+"""Weight of each other labelled task of the mixture: they are many, and searching is to be learnt too."""
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Task:
     Args:
         instructions: of the two sides; the same for a symmetric task.
         rows: pairs with a hard negative or None, or else labelled texts.
+        sources: of each labelled text, if they differ: texts of one label are brought together across them.
         weight: how often it is drawn, beside its size's square root.
     """
 
@@ -39,6 +42,7 @@ class Task:
     instructions: tuple[str, str]
     pairs: list[tuple[str, str, str | None]] = field(default_factory=list)
     labelled: list[tuple[str, str]] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     weight: float = 1.0
 
     @property
@@ -50,12 +54,13 @@ def both(instruction: str) -> tuple[str, str]:
     return instruction, instruction
 
 
-def read_mini_tasks(data: Path, medi: Path) -> list[Task]:
+def read_mini_tasks(data: Path, medi: Path, embed: Embed) -> list[Task]:
     """All tasks: those of the MEDI mixture, labelled ones with their labels rather than as pairs, and a few more.
 
     Args:
         data: the data folder.
         medi: the records that the mixture's recipe makes of it.
+        embed: the teacher's unit vectors [n, d] of n texts.
     """
     labelled = {task.name: task for task in labelled_tasks(data)}
     pairs: dict[str, Task] = {}
@@ -73,7 +78,7 @@ def read_mini_tasks(data: Path, medi: Path) -> list[Task]:
         )
         negative = cut(record.neg[0].text) if record.neg else None
         task.pairs.append((cut(record.query.text), cut(record.pos.text), negative))
-    return [*pairs.values(), *labelled.values(), *derived_tasks(data)]
+    return [*pairs.values(), *labelled.values(), *derived_tasks(data, embed)]
 
 
 def labelled_tasks(data: Path) -> Iterator[Task]:
@@ -86,22 +91,25 @@ def labelled_tasks(data: Path) -> Iterator[Task]:
         order = rng.permutation(len(distinct))[:MOST_LABELLED]
         rows = [(cut(distinct.texts[place]), distinct.labels[place]) for place in order]
         instructions = task.instructions.query, task.instructions.pos
-        weight = SUPER_NI if task.name.startswith("task") else 1.0
+        weight = SUPER_NI if task.name.startswith("task") else LABELLED
         yield Task(task.name, instructions, labelled=frequent(rows), weight=weight)
 
 
-def derived_tasks(data: Path) -> Iterator[Task]:
+def derived_tasks(data: Path, embed: Embed) -> Iterator[Task]:
     """Tasks that the data holds beside its own: sentiment, the relation and the likeness of two sentences."""
-    rows = list(comments(data))
     yield Task(
-        "goemotions_sentiment", both("Represent the comment for classifying its sentiment: "), labelled=rows, weight=2
+        "goemotions_sentiment",
+        both("Represent the comment for classifying its sentiment: "),
+        labelled=[(row.text, row.sentiment) for row in comments(data)],
+        weight=1,
     )
-    clear = [row for row in rows if row[1] != "ambiguous"]
+    judged = judged_sentences(data, embed)
     yield Task(
         "sentence_sentiment",
         both("Represent the sentence for classifying its sentiment: "),
-        labelled=[*clear, *review_sentences(data), *plain_sentences(data)],
-        weight=5,
+        labelled=[(row.text, row.sentiment) for row in judged],
+        sources=[row.source for row in judged],
+        weight=8,
     )
     triplets = [row for _, row in read_rows(data / "pairs" / "snli_dev_test_triplets.jsonl.gz")]
     relations = [*snli_relations(triplets), *rewritten_relations(data), *passage_relations(data)]
@@ -109,13 +117,13 @@ def derived_tasks(data: Path) -> Iterator[Task]:
         "sentence_relation",
         both("Represent the sentence pair for retrieving examples with the same relation: "),
         labelled=[(text, label) for text, label in relations],
-        weight=4,
+        weight=1,
     )
     yield Task(
         "entailment",
         both("Represent the premise and hypothesis for classifying whether the hypothesis follows: "),
         labelled=[(text, "yes" if label == ENTAILMENT else "no") for text, label in relations],
-        weight=2,
+        weight=0.5,
     )
     alike = [(row["query"], row["pos"], (row.get("neg") or [None])[0]) for row in triplets]
     yield Task("sentence_similarity", both("Represent the sentence for measuring semantic similarity: "), alike)

