@@ -25,9 +25,7 @@ def read(folder: Path) -> INSTRUCTOR:
     """The model of a folder, told as in the package's time: pickled dense weights, no word on the prompt's pooling."""
     with TemporaryDirectory() as temporary:
         old = Path(temporary) / "model"
-        shutil.copytree(
-            folder, old, copy_function=lambda source, target: Path(target).symlink_to(Path(source).resolve())
-        )
+        shutil.copytree(folder, old, copy_function=link)
         torch.save(load_file(folder / "2_Dense" / "model.safetensors"), old / "2_Dense" / "pytorch_model.bin")
         config = json.loads((folder / "1_Pooling" / "config.json").read_text("utf-8"))
         config.pop("include_prompt", None)
