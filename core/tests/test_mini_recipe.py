@@ -138,7 +138,12 @@ def prepared(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> Any:
     pairs = [(texts[i], texts[i + 1], texts[i + 2] if i % 4 else None) for i in range(0, 90, 2)]
     prepare.write_tasks(
         [
-            tasks.Task("parity", tasks.both("Represent the text for classifying its number: "), labelled=labelled),
+            tasks.Task(
+                "parity",
+                tasks.both("Represent the text for classifying its number: "),
+                labelled=labelled,
+                opposites=[*texts[1:], texts[0]],
+            ),
             tasks.Task("next", ("Represent the text for finding the next one: ", "Represent the text: "), pairs),
         ],
         tokenizer,
@@ -168,13 +173,15 @@ def test_texts_of_one_label_are_paired_across_sources(recipe: Any, prepared: Any
     batches = recipe("batches")
     stage = batches.Stage(1, taught_tokens=64, instructed=0.5, task_tokens=96)
     source = batches.MiniBatches(prepared, stage, 1, teacher)
-    rows = np.array([(text, text % 2, text % 3) for text in range(60)], dtype=np.int32)
-    pairs, keys = source._of_equal_labels(rows, np.random.default_rng(0))
+    rows = np.array([(text, text % 2, text + 1, text % 3) for text in range(60)], dtype=np.int32)
+    drawn = source._of_equal_labels(rows, np.random.default_rng(0))
+    pairs = drawn[:, :2]
     assert len(pairs) >= 25
     assert len(np.unique(pairs)) == pairs.size
-    assert np.array_equal(pairs % 2, np.stack([keys, keys], axis=1))
+    assert np.array_equal(pairs[:, 0] % 2, pairs[:, 1] % 2)
     assert np.mean(pairs[:, 0] % 3 != pairs[:, 1] % 3) > 0.9
-    alone, _ = source._of_equal_labels(np.where(np.arange(3) == 2, 0, rows), np.random.default_rng(0))
+    assert np.array_equal(drawn[:, 2], pairs[:, 0] + 1)
+    alone = source._of_equal_labels(np.where(np.arange(4) == 3, 0, rows), np.random.default_rng(0))[:, :2]
     assert len(np.unique(alone)) == alone.size > 50
 
 
@@ -184,9 +191,10 @@ def test_texts_of_one_label_are_no_negatives_of_each_other(recipe: Any, prepared
         prepared, batches.Stage(20, taught_tokens=64, instructed=0.5, task_tokens=96), 1, teacher
     )
     batch = next(source[step] for step in range(20) if source[step].name == "parity")
-    queries, positives, _ = batch.roles.sides(batch.roles.keys)
+    queries, positives, negatives = batch.roles.sides(batch.roles.keys)
     assert torch.equal(queries, positives)
     assert set(queries.tolist()) == {0, 1}
+    assert torch.equal(negatives, 1 - queries)
     ends = [text.ids[text.pool_start :].tolist() for text in batch.texts[: 2 * batch.roles.pairs]]
     assert len({tuple(end) for end in ends}) == len(ends), "a text came twice"
 
@@ -354,7 +362,10 @@ def data(tmp_path: Path) -> Path:
     files = {
         "superni_tasks": tasks,
         "text/plain_english": passages,
-        "classification/goemotions": [{"text": text, "label": label} for label, text in emotions.items()],
+        "classification/goemotions": [
+            *({"text": text, "label": label} for label, text in emotions.items()),
+            {"text": "lovely, they say", "label": "anger"},
+        ],
         "pairs/wordnet_examples": [{"pos": text} for text in ("a lovely door", "cold comfort", "noted")],
     }
     for name, rows in files.items():
@@ -404,9 +415,12 @@ def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
         return np.array(counts, dtype=np.float32)
 
     rows = sentiment.judged_sentences(data, embed)
+    sentiments = {row.text: row.sentiment for row in rows}
+    assert len(sentiments) == len(rows)
+    assert all(sentiments[row.opposite] != row.sentiment for row in rows)
     assert "Where is it?" not in {row.text for row in rows}
-    found = {(row.source, row.sentiment): row.text for row in rows[-15:]}
-    assert set(found) == {
+    found = {(row.source, row.sentiment): row.text for row in rows}
+    assert set(found) > {
         (source, name)
         for source in ("reviews", "examples", "prose", "manuals", "questions")
         for name in ("positive", "negative", "neutral")
@@ -414,6 +428,23 @@ def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
     assert found["prose", "positive"] == "A lovely sight was seen."
     assert found["manuals", "negative"] == "Keep the cold parts away."
     assert found["questions", "neutral"] == "Was the door noted?"
+    assert "lovely, they say" not in sentiments, "its label is doubtful"
+
+
+@pytest.mark.parametrize(
+    ("objective", "is_left_out"),
+    [
+        ("retrieving its answer", True),
+        ("finding the short answer", True),
+        ("computing the answer", True),
+        ("retrieving answers", False),
+        ("finding the question that it answers", False),
+        ("retrieving documents that help answer", False),
+    ],
+)
+def test_tasks_that_lead_to_bare_answers_are_left_out(recipe: Any, objective: str, is_left_out: bool) -> None:
+    found = recipe("tasks").SHORT_ANSWERS.search(f"Represent the factoid question for {objective}: ")
+    assert bool(found) == is_left_out
 
 
 @pytest.mark.usefixtures("prepared")

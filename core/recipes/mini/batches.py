@@ -30,7 +30,7 @@ GENERAL = 0.3
 """Share of the taught texts that get one of the two default instructions, and of the pairs of an asymmetric task."""
 REWORDED = 0.5
 """Share of the instructions that are said in other words."""
-FREE = 0.3
+FREE = 0.5
 """Share of those that don't follow the template."""
 
 
@@ -158,55 +158,48 @@ class MiniBatches:
         return TaughtBatch(name, texts, roles, lesson)
 
     def _drawn(self, number: int, rng: np.random.Generator) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
-        """Queries, positives and, where there are some, hard negatives of a task, and their keys.
+        """Queries, positives and hard negatives of a task, which may be few or none, and all their keys.
 
         Texts of a labelled task have their label as key, so that none of the same label is taken for a negative.
         """
         rows, store = self.prepared.rows[number], self.prepared.task_texts
-        if self.prepared.tasks[number]["labelled"]:
-            rows, keys = self._of_equal_labels(rows, rng)
-            columns = [rows[:, 0], rows[:, 1]]
+        is_labelled = self.prepared.tasks[number]["labelled"]
+        labels = dict(zip(rows[:, 0].tolist(), rows[:, 1].tolist(), strict=True)) if is_labelled else {}
+        if is_labelled:
+            drawn = self._of_equal_labels(rows, rng)
         else:
-            rows = rows[rng.permutation(len(rows))[: self.stage.pairs]]
-            columns, keys = [rows[:, 0], rows[:, 1]], np.empty(0)
-        lengths = store.lengths(columns[0]) + store.lengths(columns[1])
+            drawn = rows[rng.permutation(len(rows))[: self.stage.pairs], :3]
+        lengths = store.lengths(drawn[:, 0]) + store.lengths(drawn[:, 1])
+        lengths[drawn[:, 2] >= 0] += store.lengths(drawn[drawn[:, 2] >= 0, 2])
         count = max(8, int(np.searchsorted(np.cumsum(lengths), self.stage.task_tokens)))
-        columns = [column[:count] for column in columns]
-        if self.prepared.tasks[number]["labelled"]:
-            return columns, np.concatenate([keys[:count], keys[:count]])
-        hard = rows[:count, 2]
-        hard = hard[hard >= 0]
-        if len(hard):
-            share = lengths[:count].sum() / (lengths[:count].sum() + store.lengths(hard).sum())
-            count = max(8, int(count * share))
-            columns = [column[:count] for column in columns]
-            hard = rows[:count, 2]
-            columns.append(hard[hard >= 0])
-        return columns, np.concatenate(columns).astype(np.int64)
+        drawn = drawn[:count]
+        columns = [drawn[:, 0], drawn[:, 1], drawn[drawn[:, 2] >= 0, 2]]
+        keys = [labels[text] if is_labelled else text for column in columns for text in column.tolist()]
+        return columns, np.array(keys, dtype=np.int64)
 
-    def _of_equal_labels(
-        self, rows: NDArray[np.int32], rng: np.random.Generator
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Pairs of texts of one label each and, where the task has several, of two sources; no text twice.
+    def _of_equal_labels(self, rows: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int32]:
+        """Pairs of texts of one label each and, where the task has several, of two sources, no text twice; and the hard
+        negative of the first, or -1.
 
         Labels and sources are drawn by the square root of the number of their texts.
         """
         labels, counts = np.unique(rows[:, 1], return_counts=True)
         drawn = rng.choice(labels, self.stage.pairs, p=roots(counts))
         by_label = {int(label): pools(rows[rows[:, 1] == label], rng) for label in np.unique(drawn)}
-        pairs, keys = [], []
+        hard = dict(zip(rows[:, 0].tolist(), rows[:, 2].tolist(), strict=True))
+        pairs = []
         for label in drawn:
             left = [pool for pool in by_label[int(label)] if pool]
-            if len(left) == 1 and len(left[0]) >= 2:
-                pairs.append((left[0].pop(), left[0].pop()))
-            elif len(left) >= 2:
+            if len(left) >= 2:
                 chances = roots([len(pool) for pool in left])
-                one, other = rng.choice(len(left), 2, replace=False, p=chances)
-                pairs.append((left[one].pop(), left[other].pop()))
+                one, other = (left[place] for place in rng.choice(len(left), 2, replace=False, p=chances))
+            elif left and len(left[0]) >= 2:
+                one = other = left[0]
             else:
                 continue
-            keys.append(label)
-        return np.array(pairs, dtype=np.int32), np.array(keys, dtype=np.int32)
+            text = one.pop()
+            pairs.append((text, other.pop(), hard[text]))
+        return np.array(pairs, dtype=np.int32)
 
     def _instructed(self, number: int, columns: list[NDArray[Any]], rng: np.random.Generator) -> list[TokenizedText]:
         """The texts behind the task's instructions or, for some batches of an asymmetric task, the default ones."""
@@ -229,4 +222,4 @@ def roots(counts: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:
 
 def pools(rows: NDArray[np.int32], rng: np.random.Generator) -> list[list[int]]:
     """The texts of each source, shuffled."""
-    return [list(rng.permutation(rows[rows[:, 2] == source, 0])) for source in np.unique(rows[:, 2])]
+    return [list(rng.permutation(rows[rows[:, 3] == source, 0])) for source in np.unique(rows[:, 3])]

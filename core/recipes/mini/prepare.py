@@ -77,19 +77,24 @@ def teacher_vectors(teacher: Teacher, tokenizer: Tokenizer, texts: Sequence[str]
 
 
 def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
-    """`tasks.json`, the tasks' texts and their rows: query, positive, hard negative or -1; or text, label, source."""
+    """`tasks.json`, the tasks' texts, and their rows of four: query, positive, hard negative or -1, and 0; or text,
+    label, hard negative or -1, and source.
+    """
     places: dict[str, int] = {}
+
+    def place(text: str | None) -> int:
+        return -1 if text is None else places.setdefault(text, len(places))
+
     rows, numbers = [], []
     for number, task in enumerate(tasks):
         labels = codes([label for _, label in task.labelled])
         sources = codes(task.sources) or [0] * len(labels)
+        opposites = task.opposites or [None] * len(labels)
         found = [
-            (places.setdefault(text, len(places)), label, source)
-            for (text, _), label, source in zip(task.labelled, labels, sources, strict=True)
+            (place(text), label, place(opposite), source)
+            for (text, _), label, opposite, source in zip(task.labelled, labels, opposites, sources, strict=True)
         ]
-        for query, pos, negative in task.pairs:
-            columns = [places.setdefault(text, len(places)) for text in (query, pos)]
-            found.append((*columns, -1 if negative is None else places.setdefault(negative, len(places))))
+        found += [(place(query), place(pos), place(negative), 0) for query, pos, negative in task.pairs]
         rows.append(np.array(found, dtype=np.int32))
         numbers.append(np.full(len(found), number, dtype=np.int16))
     save(out / "task_tokens.npz", **packed(tokenizer, list(places)))

@@ -1,14 +1,16 @@
 """Sentences by their sentiment, from sources of different styles.
 
 Some sources come with labels: comments, reviews, sentences about feelings. A classifier of the teacher's vectors learns
-from these and finds the clearest sentences of others, as many of each sentiment: so no style stands for a sentiment.
+from these, drops those whose label it doubts, and finds the clearest sentences of other sources, as many of each
+sentiment: so no style stands for a sentiment. Each comes with the sentence that is nearest to it and of another one.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +39,20 @@ READ = 8000
 """Most sentences of an unlabelled source that are classified."""
 CLEAREST = 250
 """Sentences of a sentiment taken from an unlabelled source."""
+BLOCK = 1024
+"""Sentences whose cosines to all are held at a time."""
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A sentence, its sentiment, and the source that it is from."""
+    """A sentence, its sentiment, the source that it is from, and the nearest sentence of another sentiment."""
 
     text: str
     sentiment: str
     source: str
+    opposite: str = ""
 
 
 def comments(data: Path) -> Iterator[Judged]:
@@ -92,23 +97,56 @@ def unlabelled_sentences(data: Path) -> dict[str, list[str]]:
 
 
 def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
-    """All of them, ambiguous comments left out.
+    """All of them, each once; ambiguous comments are left out, and those that the classifier labels otherwise.
 
     Args:
         embed: the teacher's unit vectors [n, d] of n texts.
     """
-    found = [row for row in (*comments(data), *labelled_sentences(data)) if row.sentiment != AMBIGUOUS]
+    labelled = [row for row in (*comments(data), *labelled_sentences(data)) if row.sentiment != AMBIGUOUS]
+    vectors = embed([row.text for row in labelled])
     classifier = LogisticRegression(C=10.0, max_iter=300, class_weight="balanced")
-    classifier.fit(embed([row.text for row in found]), [row.sentiment for row in found])
+    predicted = classifier.fit(vectors, [row.sentiment for row in labelled]).predict(vectors)
+    sure = [place for place, row in enumerate(labelled) if row.sentiment == predicted[place]]
+    found, taken = [labelled[place] for place in sure], [vectors[sure]]
     for source, texts in unlabelled_sentences(data).items():
-        scores = classifier.decision_function(embed(texts))
+        vectors = embed(texts)
+        scores = classifier.decision_function(vectors)
         for column, sentiment in enumerate(classifier.classes_):
             lead = scores[:, column] - np.delete(scores, column, axis=1).max(axis=1)
-            found += [Judged(texts[place], sentiment, source) for place in np.argsort(-lead)[:CLEAREST]]
+            clearest = np.argsort(-lead)[:CLEAREST]
+            found += [Judged(texts[place], sentiment, source) for place in clearest]
+            taken.append(vectors[clearest])
+    once = {row.text: place for place, row in enumerate(found)}
+    return with_opposites([found[place] for place in once.values()], np.concatenate(taken)[list(once.values())])
+
+
+def with_opposites(rows: Sequence[Judged], vectors: NDArray[np.float32]) -> list[Judged]:
+    """Each row with the text of the nearest one of another sentiment.
+
+    Args:
+        vectors: of the rows, unit length, [n, d].
+    """
+    sentiments = np.array([row.sentiment for row in rows])
+    found = []
+    for start in range(0, len(rows), BLOCK):
+        block = slice(start, start + BLOCK)
+        cosines = vectors[block] @ vectors.T
+        cosines[sentiments[block, None] == sentiments] = -np.inf
+        found += [
+            replace(row, opposite=rows[place].text)
+            for row, place in zip(rows[block], cosines.argmax(axis=1), strict=True)
+        ]
     return found
 
 
 def _instances(data: Path, *names: str) -> Iterator[dict[str, str]]:
-    for _, task in read_rows(data / "superni_tasks.jsonl.gz"):
-        if task["name"] in names:
-            yield from task["instances"]
+    for name in names:
+        yield from _tasks(data).get(name, ())
+
+
+@cache
+def _tasks(data: Path) -> dict[str, list[dict[str, str]]]:
+    """Instances of the tasks that are read here, by name."""
+    named = {PRAISE_FROM_COMPLAINTS, FEELINGS, *REVIEWS}
+    tasks = (task for _, task in read_rows(data / "superni_tasks.jsonl.gz"))
+    return {task["name"]: task["instances"] for task in tasks if task["name"] in named}

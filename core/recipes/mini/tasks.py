@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from anytask.training.building.task_texts import LabelledTexts
 from anytask.training.medi.record_files import read_records
 
 MIXTURE = Path(__file__).parents[1] / "medi" / "medi.toml"
+SHORT_ANSWERS = re.compile(r"(finding|computing|retrieving) (its|the|an?) (\w+ )?answer\b")
+"""Instructions of tasks that are left out. What they bring together are questions with one answer, or a question and a
+name. Beside them, whoever says in words of their own that they want an answer gets no text that holds it.
+"""
 MOST_LABELLED = 20_000
 """Most texts of a labelled task."""
 SUPER_NI = 0.07
@@ -35,6 +40,7 @@ class Task:
         instructions: of the two sides; the same for a symmetric task.
         rows: pairs with a hard negative or None, or else labelled texts.
         sources: of each labelled text, if they differ: texts of one label are brought together across them.
+        opposites: for each labelled text one of another label, which becomes its hard negative.
         weight: how often it is drawn, beside its size's square root.
     """
 
@@ -43,6 +49,7 @@ class Task:
     pairs: list[tuple[str, str, str | None]] = field(default_factory=list)
     labelled: list[tuple[str, str]] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    opposites: list[str] = field(default_factory=list)
     weight: float = 1.0
 
     @property
@@ -66,7 +73,7 @@ def read_mini_tasks(data: Path, medi: Path, embed: Embed) -> list[Task]:
     pairs: dict[str, Task] = {}
     for record in read_records(medi):
         name = str(record.task_id)
-        if name in labelled:
+        if name in labelled or SHORT_ANSWERS.search(record.query.instruction):
             continue
         task = pairs.setdefault(
             name,
@@ -107,8 +114,9 @@ def derived_tasks(data: Path, embed: Embed) -> Iterator[Task]:
     yield Task(
         "sentence_sentiment",
         both("Represent the sentence for classifying its sentiment: "),
-        labelled=[(row.text, row.sentiment) for row in judged],
+        labelled=[(cut(row.text), row.sentiment) for row in judged],
         sources=[row.source for row in judged],
+        opposites=[cut(row.opposite) for row in judged],
         weight=8,
     )
     triplets = [row for _, row in read_rows(data / "pairs" / "snli_dev_test_triplets.jsonl.gz")]

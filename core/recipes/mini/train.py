@@ -1,9 +1,9 @@
 """Train `mini` from what `prepare.py` wrote: first the teacher's vectors, then INSTRUCTOR's contrastive tasks beside
-them; last, a model between the two, in int8.
+them; from half way between the two, more of both at a lower rate; last, int8.
 
     python core/recipes/mini/train.py --prepared build/mini --out build/mini/model
 
-Both stages are runs of `anytask.training.trainer.Trainer`: killed at any point, the same command goes on.
+All stages are runs of `anytask.training.trainer.Trainer`: killed at any point, the same command goes on.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ DISTIL = TrainingOptions(
 )
 INSTRUCT = replace(DISTIL, learning_rate=5e-4, temperature=0.05, contrastive_weight=0.15, seed=SEED + 1)
 
-INSTRUCTED_SHARE = 0.55
-"""How far the shipped model is on the way from the distilled to the instructed one."""
+SETTLE = replace(INSTRUCT, learning_rate=3e-4, seed=SEED + 2)
+
+INSTRUCTED = 0.5
+"""How far the last stage's start is on the way from the distilled to the instructed model."""
+SETTLED = 0.3
+"""How far the shipped model is on the way from that start to the last stage's end."""
 
 
 def run(
@@ -67,6 +71,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--distil-steps", type=int, default=1100)
     parser.add_argument("--instruct-steps", type=int, default=600)
+    parser.add_argument("--settle-steps", type=int, default=500)
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
     teacher = Teacher.load(t5_tokenizer(teacher_folder() / "tokenizer.json")[1], prepared.rotation)
@@ -75,8 +80,11 @@ def main() -> None:
     distilled = run(start, prepared, teacher, stage, DISTIL, arguments.out / "distil")
     stage = Stage(arguments.instruct_steps, taught_tokens=1536, instructed=1.0, task_tokens=3072)
     trained = run(deepcopy(distilled), prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
-    mean = between(distilled, trained, INSTRUCTED_SHARE)
-    Instructor.from_checkpoint(mean, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
+    halfway = between(distilled, trained, INSTRUCTED)
+    stage = Stage(arguments.settle_steps, taught_tokens=2048, instructed=1.0, task_tokens=3072)
+    settled = run(deepcopy(halfway), prepared, teacher, stage, SETTLE, arguments.out / "settle")
+    mini = between(halfway, settled, SETTLED)
+    Instructor.from_checkpoint(mini, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
 
 
 if __name__ == "__main__":
