@@ -1,4 +1,4 @@
-"""The batches of `mini`'s two stages, each a function of the seed and the step alone."""
+"""The batches of `mini`'s stages, each a function of the seed and the step alone."""
 
 from __future__ import annotations
 
