@@ -164,7 +164,6 @@ class MiniBatches:
         """
         rows, store = self.prepared.rows[number], self.prepared.task_texts
         is_labelled = self.prepared.tasks[number]["labelled"]
-        labels = dict(zip(rows[:, 0].tolist(), rows[:, 1].tolist(), strict=True)) if is_labelled else {}
         if is_labelled:
             drawn = self._of_equal_labels(rows, rng)
         else:
@@ -174,8 +173,11 @@ class MiniBatches:
         count = max(8, int(np.searchsorted(np.cumsum(lengths), self.stage.task_tokens)))
         drawn = drawn[:count]
         columns = [drawn[:, 0], drawn[:, 1], drawn[drawn[:, 2] >= 0, 2]]
-        keys = [labels[text] if is_labelled else text for column in columns for text in column.tolist()]
-        return columns, np.array(keys, dtype=np.int64)
+        keys = np.concatenate(columns).astype(np.int64)
+        if is_labelled:
+            labels = dict(rows[:, :2].tolist())
+            keys = np.array([labels[text] for text in keys.tolist()])
+        return columns, keys
 
     def _of_equal_labels(self, rows: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int32]:
         """Pairs of texts of one label each and, where the task has several, of two sources, no text twice; and the hard
@@ -185,8 +187,9 @@ class MiniBatches:
         """
         labels, counts = np.unique(rows[:, 1], return_counts=True)
         drawn = rng.choice(labels, self.stage.pairs, p=roots(counts))
-        by_label = {int(label): pools(rows[rows[:, 1] == label], rng) for label in np.unique(drawn)}
-        hard = dict(zip(rows[:, 0].tolist(), rows[:, 2].tolist(), strict=True))
+        by_label = {
+            int(label): pools(np.flatnonzero(rows[:, 1] == label), rows[:, 3], rng) for label in np.unique(drawn)
+        }
         pairs = []
         for label in drawn:
             left = [pool for pool in by_label[int(label)] if pool]
@@ -197,9 +200,9 @@ class MiniBatches:
                 one = other = left[0]
             else:
                 continue
-            text = one.pop()
-            pairs.append((text, other.pop(), hard[text]))
-        return np.array(pairs, dtype=np.int32)
+            pairs.append((one.pop(), other.pop()))
+        first, second = np.array(pairs).T
+        return np.column_stack([rows[first, 0], rows[second, 0], rows[first, 2]])
 
     def _instructed(self, number: int, columns: list[NDArray[Any]], rng: np.random.Generator) -> list[TokenizedText]:
         """The texts behind the task's instructions or, for some batches of an asymmetric task, the default ones."""
@@ -220,6 +223,7 @@ def roots(counts: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def pools(rows: NDArray[np.int32], rng: np.random.Generator) -> list[list[int]]:
-    """The texts of each source, shuffled."""
-    return [list(rng.permutation(rows[rows[:, 3] == source, 0])) for source in np.unique(rows[:, 3])]
+def pools(places: NDArray[np.int64], sources: NDArray[np.int32], rng: np.random.Generator) -> list[list[int]]:
+    """The places of each source, shuffled."""
+    of_places = sources[places]
+    return [rng.permutation(places[of_places == source]).tolist() for source in np.unique(of_places)]

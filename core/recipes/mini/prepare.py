@@ -172,6 +172,8 @@ def main() -> None:
         tokenizer.save(str(path))
     if not (out / "tokens.npz").exists():
         save(out / "tokens.npz", **packed(tokenizer, corpus_texts(data)))
+    if (out / "start").exists() and (out / "tasks.json").exists():
+        return
     teacher = Teacher.load(kept)
     if not (out / "start").exists():
         texts = TextStore(out / "tokens.npz", TEACHER_TOKENS)

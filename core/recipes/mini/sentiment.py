@@ -18,6 +18,7 @@ from corpus import sentences_of
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from anytask.search import nearest
 from anytask.training.building.json_rows import read_rows
 
 POSITIVE, NEGATIVE, NEUTRAL, AMBIGUOUS = "positive", "negative", "neutral", "ambiguous"
@@ -39,8 +40,6 @@ READ = 8000
 """Most sentences of an unlabelled source that are classified."""
 CLEAREST = 250
 """Sentences of a sentiment taken from an unlabelled source."""
-BLOCK = 1024
-"""Sentences whose cosines to all are held at a time."""
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -127,16 +126,12 @@ def with_opposites(rows: Sequence[Judged], vectors: NDArray[np.float32]) -> list
         vectors: of the rows, unit length, [n, d].
     """
     sentiments = np.array([row.sentiment for row in rows])
-    found = []
-    for start in range(0, len(rows), BLOCK):
-        block = slice(start, start + BLOCK)
-        cosines = vectors[block] @ vectors.T
-        cosines[sentiments[block, None] == sentiments] = -np.inf
-        found += [
-            replace(row, opposite=rows[place].text)
-            for row, place in zip(rows[block], cosines.argmax(axis=1), strict=True)
-        ]
-    return found
+    opposites = np.empty(len(rows), np.int64)
+    for sentiment in np.unique(sentiments):
+        alike = sentiments == sentiment
+        others = np.flatnonzero(~alike)
+        opposites[alike] = others[nearest(vectors[alike], vectors[others], 1)[0][:, 0]]
+    return [replace(row, opposite=rows[place].text) for row, place in zip(rows, opposites, strict=True)]
 
 
 def _instances(data: Path, *names: str) -> Iterator[dict[str, str]]:

@@ -27,7 +27,7 @@ name. Beside them, whoever says in words of their own that they want an answer g
 MOST_LABELLED = 20_000
 """Most texts of a labelled task."""
 SUPER_NI = 0.07
-"""Weight of each of the 233 tasks of Super-NaturalInstructions, which together outweigh the others."""
+"""Weight of each task of Super-NaturalInstructions, which together outweigh the others."""
 LABELLED = 0.7
 """Weight of each other labelled task of the mixture: they are many, and searching is to be learnt too."""
 
