@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,7 +143,6 @@ def prepared(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> Any:
                 "parity",
                 tasks.both("Represent the text for classifying its number: "),
                 labelled=labelled,
-                opposites=[*texts[1:], texts[0]],
             ),
             tasks.Task("next", ("Represent the text for finding the next one: ", "Represent the text: "), pairs),
         ],
@@ -169,34 +169,67 @@ def test_batches_are_the_same_whenever_they_are_asked_for(recipe: Any, prepared:
     assert {one[step].name for step in range(20)} == {"parity", "next"}
 
 
-def test_texts_of_one_label_are_paired_across_sources(recipe: Any, prepared: Any, teacher: Any) -> None:
+def test_a_batch_of_labelled_texts_has_every_label_and_source(recipe: Any) -> None:
+    balanced = recipe("batches").balanced
+    # 900 texts of label 0 and 90 of label 1; of each nine tenths are of source 0
+    rows = np.array([(text, text >= 900, text % 10 == 0) for text in range(990)], dtype=np.int32)
+    drawn = balanced(rows, 60, np.random.default_rng(0))
+    assert len(np.unique(drawn[:, 0])) == 60
+    assert {tuple(row) for row in drawn.tolist()} < {tuple(row) for row in rows.tolist()}
+    assert 20 <= drawn[:, 1].sum() <= 40
+    assert 6 <= drawn[:, 2].sum() <= 25
+    assert len(balanced(rows[:5], 60, np.random.default_rng(0))) == 5
+
+
+def test_a_batch_has_so_few_labels_that_each_comes_more_than_once(recipe: Any) -> None:
+    rows = np.array([(text, text % 500, 0) for text in range(2000)], dtype=np.int32)
+    drawn = recipe("batches").balanced(rows, 64, np.random.default_rng(0))
+    labels, counts = np.unique(drawn[:, 1], return_counts=True)
+    assert len(labels) == 16
+    assert counts.min() > 1
+
+
+def test_labelled_texts_come_first_and_with_their_labels(recipe: Any, prepared: Any, teacher: Any) -> None:
     batches = recipe("batches")
-    stage = batches.Stage(1, taught_tokens=64, instructed=0.5, task_tokens=96)
+    stage = batches.Stage(20, taught_tokens=64, instructed=0.5, task_tokens=96)
     source = batches.MiniBatches(prepared, stage, 1, teacher)
-    rows = np.array([(text, text % 2, text + 1, text % 3) for text in range(60)], dtype=np.int32)
-    drawn = source._of_equal_labels(rows, np.random.default_rng(0))
-    pairs = drawn[:, :2]
-    assert len(pairs) >= 25
-    assert len(np.unique(pairs)) == pairs.size
-    assert np.array_equal(pairs[:, 0] % 2, pairs[:, 1] % 2)
-    assert np.mean(pairs[:, 0] % 3 != pairs[:, 1] % 3) > 0.9
-    assert np.array_equal(drawn[:, 2], pairs[:, 0] + 1)
-    alone = source._of_equal_labels(np.where(np.arange(4) == 3, 0, rows), np.random.default_rng(0))[:, :2]
-    assert len(np.unique(alone)) == alone.size > 50
+    found = [source[step] for step in range(20)]
+    batch = next(batch for batch in found if batch.name == "parity")
+    assert batch.roles.pairs == 0
+    assert set(batch.labels.tolist()) == {0, 1}
+    assert len(batch.labels) + len(batch.lesson.ends) == len(batch.texts)
+    ends = [tuple(text.ids[text.pool_start :]) for text in batch.texts[: len(batch.labels)]]
+    assert len(set(ends)) == len(ends), "a text came twice"
+    numbers = {tuple(prepared.task_texts.text(row[0], NOTHING).ids): row[1] for row in prepared.rows[0]}
+    assert [numbers[end] for end in ends] == batch.labels.tolist()
+    assert next(batch for batch in found if batch.name == "next").labels is None
 
 
-def test_texts_of_one_label_are_no_negatives_of_each_other(recipe: Any, prepared: Any, teacher: Any) -> None:
+def test_some_taught_texts_stand_behind_what_is_no_instruction(recipe: Any, prepared: Any, teacher: Any) -> None:
     batches = recipe("batches")
-    source = batches.MiniBatches(
-        prepared, batches.Stage(20, taught_tokens=64, instructed=0.5, task_tokens=96), 1, teacher
-    )
-    batch = next(source[step] for step in range(20) if source[step].name == "parity")
-    queries, positives, negatives = batch.roles.sides(batch.roles.keys)
-    assert torch.equal(queries, positives)
-    assert set(queries.tolist()) == {0, 1}
-    assert torch.equal(negatives, 1 - queries)
-    ends = [text.ids[text.pool_start :].tolist() for text in batch.texts[: 2 * batch.roles.pairs]]
-    assert len({tuple(end) for end in ends}) == len(ends), "a text came twice"
+    stage = batches.Stage(1, taught_tokens=64, instructed=1.0)
+    taught = batches.MiniBatches(prepared, stage, 1, teacher).taught
+    rng = np.random.default_rng(0)
+    bodies = {tuple(prepared.texts.own_ids(number)) for number in range(len(prepared.texts))}
+    found = [taught.text(7, rng) for _ in range(200)]
+    assert all(text.ids[text.pool_start : -1].tolist() == prepared.texts.own_ids(7).tolist() for text in found)
+    strange = np.mean([tuple(text.ids[: text.pool_start]) in bodies for text in found])
+    assert 0.2 < strange < 0.4
+
+
+def test_prototypes_are_means_of_the_other_texts_of_a_label(recipe: Any) -> None:
+    loss = recipe("prototypes").prototype_loss
+    vectors = F.normalize(torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels = torch.tensor([4, 9, 4, 9, 9, 4, 2])
+    expected = []
+    for own in range(6):
+        means = [
+            F.normalize(sum(vectors[i] for i in range(7) if labels[i] == label and i != own), dim=0) for label in (4, 9)
+        ]
+        logits = torch.stack([mean @ vectors[own] for mean in [*means, vectors[6]]]) / 0.1
+        expected.append(torch.logsumexp(logits, 0) - logits[int(labels[own] == 9)])
+    assert torch.allclose(loss(vectors, labels, temperature=0.1), torch.stack(expected).mean())
+    assert loss(vectors[:3], torch.arange(3), temperature=0.1) == 0
 
 
 def test_lesson_is_what_bert_says_of_each_text_alone(prepared: Any, teacher: Any) -> None:
@@ -366,6 +399,13 @@ def data(tmp_path: Path) -> Path:
             *({"text": text, "label": label} for label, text in emotions.items()),
             {"text": "lovely, they say", "label": "anger"},
         ],
+        "pairs/wikisplit": [
+            {
+                "query": "Ann met Bob in 1999 and left in 2001 .",
+                "pos": "Ann met Bob in 1999 . She left in 2001 .",
+            },
+            {"query": "Ann met Bob and left .", "pos": "Ann met Bob at noon . Ann left at once ."},
+        ],
         "pairs/wordnet_examples": [{"pos": text} for text in ("a lovely door", "cold comfort", "noted")],
     }
     for name, rows in files.items():
@@ -386,11 +426,28 @@ def test_rewritten_pairs_have_the_relation_that_the_task_names(recipe: Any, data
 
 def test_a_passages_own_sentence_follows_from_it_and_the_next_does_not(recipe: Any, data: Path) -> None:
     rows = list(recipe("relations").passage_relations(data))
-    assert [label for _, label in rows] == ["entailment", "neutral"] * 4
     of_houses = [(text, label) for text, label in rows if "barn" in text]
-    assert len(of_houses) == 4
+    assert [label for _, label in of_houses] == ["entailment", "contradiction", "neutral"] * 2
     for text, label in of_houses:
         assert ("mill" in text) == (label == "neutral")
+        assert ("has not a red door" in text) == (label == "contradiction")
+
+
+def test_a_half_follows_from_the_whole_and_not_from_the_other_half(recipe: Any, data: Path) -> None:
+    rows = list(recipe("relations").split_relations(data))
+    assert [label for _, label in rows] == ["entailment", "contradiction", "neutral"]
+    whole = "Ann met Bob in 1999 and left in 2001 ."
+    assert [text.count(whole) for text, _ in rows] == [1, 1, 0]
+    halves = "Ann met Bob in 1999 .", "She left in 2001 ."
+    assert all(half in rows[2][0] for half in halves)
+
+
+def test_an_alteration_changes_one_place(recipe: Any) -> None:
+    alteration = recipe("relations").Alteration(["We saw Ann at 12", "They met Bob at 7"], random.Random(0))
+    found = {alteration("They met Bob at 7") for _ in range(50)}
+    assert found == {"They met Ann at 7", "They met Bob at 12"}
+    assert alteration("it was so") == "it was not so"
+    assert alteration("It was not so") is None
 
 
 def test_praise_complaints_and_feelings_keep_their_sentiment(recipe: Any, data: Path) -> None:
@@ -417,7 +474,6 @@ def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
     rows = sentiment.judged_sentences(data, embed)
     sentiments = {row.text: row.sentiment for row in rows}
     assert len(sentiments) == len(rows)
-    assert all(sentiments[row.opposite] != row.sentiment for row in rows)
     assert "Where is it?" not in {row.text for row in rows}
     found = {(row.source, row.sentiment): row.text for row in rows}
     assert set(found) > {

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS, free_wordings
 from numpy.typing import NDArray
 from store import NOTHING, Prepared
 from teacher import Teacher
+from torch import Tensor
 
 from anytask.batching import TokenizedText
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
@@ -32,6 +32,13 @@ REWORDED = 0.5
 """Share of the instructions that are said in other words."""
 FREE = 0.5
 """Share of those that don't follow the template."""
+STRANGE = 0.3
+"""Share of the taught texts that stand behind a text that is no instruction: what the model doesn't understand is to
+change nothing."""
+STRANGE_TOKENS = 20
+"""Most tokens of such a text."""
+LABELS = 16
+"""Most labels of a batch of labelled texts."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Stage:
         taught_tokens: of texts that the teacher embeds too, without their instructions.
         instructed: share of those texts that stand behind an instruction.
         task_tokens: of texts of one task, without their instructions.
-        pairs: most of one task.
+        pairs: most of one task; of labelled texts, twice as many.
     """
 
     steps: int
@@ -84,6 +91,8 @@ class TaughtTexts:
 
     def __init__(self, prepared: Prepared, stage: Stage, wordings: Wordings, seed: int) -> None:
         self.prepared, self.stage, self.wordings, self.seed = prepared, stage, wordings, seed
+        lengths = prepared.texts.lengths(np.arange(len(prepared.texts)))
+        self.strange = np.flatnonzero(lengths <= STRANGE_TOKENS)
         self.planned: list[NDArray[np.int64]] = []
         self.epochs = 0
 
@@ -107,16 +116,38 @@ class TaughtTexts:
         return batches
 
     def text(self, index: int, rng: np.random.Generator) -> TokenizedText:
-        """A text as it is, or behind an instruction for its kind: its vector is to be the teacher's."""
+        """A text as it is, behind an instruction for its kind, or behind another text: its vector is to be the
+        teacher's.
+        """
+        store = self.prepared.texts
         if rng.random() >= self.stage.instructed:
-            return self.prepared.texts.text(index, NOTHING)
-        is_long = int(self.prepared.texts.lengths(np.array([index]))[0]) >= LONG
+            return store.text(index, NOTHING)
+        if rng.random() < STRANGE:
+            return store.text(index, store.own_ids(int(rng.choice(self.strange))))
+        is_long = int(store.lengths(np.array([index]))[0]) >= LONG
         if rng.random() < GENERAL:
             pair = DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION
         else:
             pool = FOR_LONG_TEXTS if is_long else FOR_SHORT_TEXTS
             pair = (pool[rng.integers(len(pool))],) * 2
-        return self.prepared.texts.text(index, self.wordings.draw(pair, rng)[is_long])
+        return store.text(index, self.wordings.draw(pair, rng)[is_long])
+
+
+@dataclass(frozen=True)
+class TaskTexts:
+    """A task's part of a batch: pairs and their hard negatives, or labelled texts.
+
+    Args:
+        keys: [texts], which texts of the store they are.
+        labels: [texts] of labelled ones.
+    """
+
+    name: str
+    texts: Sequence[TokenizedText] = ()
+    keys: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    pairs: int = 0
+    negatives: int = 0
+    labels: Tensor | None = None
 
 
 class MiniBatches:
@@ -135,95 +166,70 @@ class MiniBatches:
 
     def __getitem__(self, step: int) -> TaughtBatch:
         rng = np.random.default_rng([SEED, self.seed, step, 1])
-        name, texts, keys = "distillation", list[TokenizedText](), np.empty((0, 0), dtype=np.int64)
-        pairs = 0
-        if self.stage.task_tokens:
-            number = int(rng.choice(len(self.chances), p=self.chances))
-            name = str(self.prepared.tasks[number]["name"])
-            columns, keys = self._drawn(number, rng)
-            pairs = len(columns[0])
-            texts = self._instructed(number, columns, rng)
-        negatives = len(texts) - 2 * pairs
+        task = self._task_texts(rng) if self.stage.task_tokens else TaskTexts("distillation")
         taught = self.taught.batch(step)
         learnt = [self.taught.text(int(index), rng) for index in taught]
         lesson = self.teacher([text.ids[text.pool_start :] for text in learnt])
-        texts += learnt
         roles = Roles(
-            pairs=pairs,
-            negatives=negatives,
-            keys=torch.from_numpy(np.concatenate([keys.reshape(-1), -1 - taught]).astype(np.int64)),
-            taught=torch.arange(2 * pairs + negatives, len(texts)),
+            pairs=task.pairs,
+            negatives=task.negatives,
+            keys=torch.from_numpy(np.concatenate([task.keys, -1 - taught])),
+            taught=torch.arange(len(task.texts), len(task.texts) + len(learnt)),
             teacher=lesson.vectors,
         )
-        return TaughtBatch(name, texts, roles, lesson)
+        return TaughtBatch(task.name, [*task.texts, *learnt], roles, lesson, task.labels)
 
-    def _drawn(self, number: int, rng: np.random.Generator) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
-        """Queries, positives and hard negatives of a task, which may be few or none, and all their keys.
+    def _task_texts(self, rng: np.random.Generator) -> TaskTexts:
+        """Texts of a task that is drawn by its weight and the square root of its size."""
+        number = int(rng.choice(len(self.chances), p=self.chances))
+        task, rows = self.prepared.tasks[number], self.prepared.rows[number]
+        if task["labelled"]:
+            drawn = self._within_budget(balanced(rows, 2 * self.stage.pairs, rng), columns=1)
+            texts, keys = self._instructed(number, [drawn[:, 0]], rng)
+            return TaskTexts(task["name"], texts, keys, labels=torch.from_numpy(drawn[:, 1].astype(np.int64)))
+        drawn = self._within_budget(rows[rng.permutation(len(rows))[: self.stage.pairs]], columns=3)
+        negatives = drawn[drawn[:, 2] >= 0, 2]
+        texts, keys = self._instructed(number, [drawn[:, 0], drawn[:, 1], negatives], rng)
+        return TaskTexts(task["name"], texts, keys, pairs=len(drawn), negatives=len(negatives))
 
-        Texts of a labelled task have their label as key, so that none of the same label is taken for a negative.
+    def _within_budget(self, rows: NDArray[np.int32], columns: int) -> NDArray[np.int32]:
+        """The first rows, as many as the stage has tokens for, whose texts are in the first columns."""
+        places = rows[:, :columns]
+        lengths = np.where(places >= 0, self.prepared.task_texts.lengths(np.maximum(places, 0)), 0).sum(1)
+        return rows[: max(8, int(np.searchsorted(np.cumsum(lengths), self.stage.task_tokens)))]
+
+    def _instructed(
+        self, number: int, columns: Sequence[NDArray[np.int32]], rng: np.random.Generator
+    ) -> tuple[list[TokenizedText], NDArray[np.int64]]:
+        """The texts behind the task's instructions or, for some batches of an asymmetric task, the default ones; and
+        their keys.
         """
-        rows, store = self.prepared.rows[number], self.prepared.task_texts
-        is_labelled = self.prepared.tasks[number]["labelled"]
-        if is_labelled:
-            drawn = self._of_equal_labels(rows, rng)
-        else:
-            drawn = rows[rng.permutation(len(rows))[: self.stage.pairs], :3]
-        lengths = store.lengths(drawn[:, 0]) + store.lengths(drawn[:, 1])
-        lengths[drawn[:, 2] >= 0] += store.lengths(drawn[drawn[:, 2] >= 0, 2])
-        count = max(8, int(np.searchsorted(np.cumsum(lengths), self.stage.task_tokens)))
-        drawn = drawn[:count]
-        columns = [drawn[:, 0], drawn[:, 1], drawn[drawn[:, 2] >= 0, 2]]
-        keys = np.concatenate(columns).astype(np.int64)
-        if is_labelled:
-            labels = dict(rows[:, :2].tolist())
-            keys = np.array([labels[text] for text in keys.tolist()])
-        return columns, keys
-
-    def _of_equal_labels(self, rows: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int32]:
-        """Pairs of texts of one label each and, where the task has several, of two sources, no text twice; and the hard
-        negative of the first, or -1.
-
-        Labels and sources are drawn by the square root of the number of their texts.
-        """
-        labels, counts = np.unique(rows[:, 1], return_counts=True)
-        drawn = rng.choice(labels, self.stage.pairs, p=roots(counts))
-        by_label = {
-            int(label): pools(np.flatnonzero(rows[:, 1] == label), rows[:, 3], rng) for label in np.unique(drawn)
-        }
-        pairs = []
-        for label in drawn:
-            left = [pool for pool in by_label[int(label)] if pool]
-            if len(left) >= 2:
-                chances = roots([len(pool) for pool in left])
-                one, other = (left[place] for place in rng.choice(len(left), 2, replace=False, p=chances))
-            elif left and len(left[0]) >= 2:
-                one = other = left[0]
-            else:
-                continue
-            pairs.append((one.pop(), other.pop()))
-        first, second = np.array(pairs).T
-        return np.column_stack([rows[first, 0], rows[second, 0], rows[first, 2]])
-
-    def _instructed(self, number: int, columns: list[NDArray[Any]], rng: np.random.Generator) -> list[TokenizedText]:
-        """The texts behind the task's instructions or, for some batches of an asymmetric task, the default ones."""
         query, pos = self.prepared.tasks[number]["instructions"]
         if query != pos and rng.random() < GENERAL:
             query, pos = DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION
         sides = self.wordings.draw((query, pos), rng)
-        return [
+        texts = [
             self.prepared.task_texts.text(int(index), sides[min(side, 1)])
             for side, column in enumerate(columns)
             for index in column
         ]
+        return texts, np.concatenate(columns).astype(np.int64)
 
 
-def roots(counts: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:
-    """Chances by the square root of the counts."""
-    weights = np.sqrt(np.asarray(counts, dtype=float))
-    return weights / weights.sum()
+def balanced(rows: NDArray[np.int32], most: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Random rows of some labels: each label as often as the others and, of each, a source by the square root of the
+    number of its texts.
 
-
-def pools(places: NDArray[np.int64], sources: NDArray[np.int32], rng: np.random.Generator) -> list[list[int]]:
-    """The places of each source, shuffled."""
-    of_places = sources[places]
-    return [rng.permutation(places[of_places == source]).tolist() for source in np.unique(of_places)]
+    Args:
+        rows: text, label and source.
+        most: how many are drawn, if there are as many.
+    """
+    labels, counts = np.unique(rows[:, 1], return_counts=True)
+    weights = counts**0.5
+    chosen = rng.choice(labels, min(LABELS, len(labels)), replace=False, p=weights / weights.sum())
+    rows = rows[np.isin(rows[:, 1], chosen)]
+    groups, of_row, sizes = np.unique(rows[:, 1:], axis=0, return_inverse=True, return_counts=True)
+    of_label = np.unique(groups[:, 0], return_inverse=True)[1]
+    roots = sizes**0.5
+    chances = (roots / np.bincount(of_label, roots)[of_label] / sizes)[of_row.reshape(-1)]
+    return rows[rng.choice(len(rows), min(most, len(rows)), replace=False, p=chances / chances.sum())]

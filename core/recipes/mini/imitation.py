@@ -1,4 +1,6 @@
-"""Training that also brings the student's tokens near the teacher's, layer after layer."""
+"""Training that also brings the student's tokens near the teacher's, layer after layer, and labelled texts near the
+others of their label.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,15 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from optimizer import muon
+from prototypes import prototype_loss
 from teacher import Lesson
 from torch import Tensor, nn
 
 from anytask.training.collation import TextBatch
 from anytask.training.trainer import Trainer
+
+LABEL_TEMPERATURE = 0.2
+"""So high that texts of a label, which are told from the others long since, go on coming together."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +31,18 @@ class TaughtBatch(TextBatch):
 
     Args:
         lesson: what the teacher says of them, in their order.
+        labels: [n] int64 of the first n texts; None if they have none.
     """
 
     lesson: Lesson
+    labels: Tensor | None = None
 
 
 class ImitatingTrainer(Trainer):
     """A `Trainer` for a converted teacher: what its sub-layers read is to be what the teacher's read.
 
-    The objective gets the tokens' mean squared error, relative to the teacher's variance, as a mean over sub-layers.
+    The objective gets the tokens' mean squared error, relative to the teacher's variance, as a mean over sub-layers;
+    and the loss of labelled texts.
     """
 
     def make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -47,7 +56,13 @@ class ImitatingTrainer(Trainer):
         with _states(self.accelerator.unwrap_model(self.module)) as states:
             vectors = self._embed(chunk)
         restore = torch.argsort(torch.tensor(order, device=device))
-        total, parts = self.objective(vectors[restore], batch.roles.to(device))
+        vectors = vectors[restore]
+        total, parts = self.objective(vectors, batch.roles.to(device))
+        if batch.labels is not None:
+            labelled = vectors[: len(batch.labels)]
+            loss = prototype_loss(labelled, batch.labels.to(device), temperature=LABEL_TEMPERATURE)
+            total = total + loss
+            parts["labels"] = loss.item()
         first = len(batch.texts) - len(lesson.ends)
         ours, theirs = _rows(batch, order, first, lesson)
         ours, theirs = ours.to(device), theirs.to(device)

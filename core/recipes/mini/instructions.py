@@ -30,6 +30,15 @@ FREE_FORMS = (
     "The task is {objective}, given this {subject}: ",
     "I have a {subject} and my purpose is {objective}. ",
     "The purpose is {objective}; here is the {subject}: ",
+    "Given a {subject}, help with {objective}: ",
+    "Read this {subject} with {objective} in mind: ",
+    "Use the following {subject} in {objective}: ",
+    "Turn the {subject} into a vector for {objective}: ",
+    "What matters about this {subject} is what {objective} needs: ",
+    "Instruct: {objective}. {Subject}: ",
+    "We are {objective}. The {subject} reads: ",
+    "{Objective} of a {subject}, namely: ",
+    "One more {subject} for {objective}: ",
 )
 
 

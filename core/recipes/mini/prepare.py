@@ -77,8 +77,8 @@ def teacher_vectors(teacher: Teacher, tokenizer: Tokenizer, texts: Sequence[str]
 
 
 def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
-    """`tasks.json`, the tasks' texts, and their rows of four: query, positive, hard negative or -1, and 0; or text,
-    label, hard negative or -1, and source.
+    """`tasks.json`, the tasks' texts, and their rows of three: query, positive, hard negative or -1; or text, label,
+    source.
     """
     places: dict[str, int] = {}
 
@@ -89,12 +89,11 @@ def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
     for number, task in enumerate(tasks):
         labels = codes([label for _, label in task.labelled])
         sources = codes(task.sources) or [0] * len(labels)
-        opposites = task.opposites or [None] * len(labels)
         found = [
-            (place(text), label, place(opposite), source)
-            for (text, _), label, opposite, source in zip(task.labelled, labels, opposites, sources, strict=True)
+            (place(text), label, source)
+            for (text, _), label, source in zip(task.labelled, labels, sources, strict=True)
         ]
-        found += [(place(query), place(pos), place(negative), 0) for query, pos, negative in task.pairs]
+        found += [(place(query), place(pos), place(negative)) for query, pos, negative in task.pairs]
         rows.append(np.array(found, dtype=np.int32))
         numbers.append(np.full(len(found), number, dtype=np.int16))
     save(out / "task_tokens.npz", **packed(tokenizer, list(places)))

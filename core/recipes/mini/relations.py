@@ -1,4 +1,9 @@
-"""Pairs of sentences by their relation: does the second follow from the first, contradict it, or neither?"""
+"""Pairs of texts by their relation: does the second follow from the first, contradict it, or neither?
+
+Those that people wrote are of captions. To make the relation more than a matter of captions, sentences of other sources
+are paired with a part of them, which follows, with that part changed in one place, which contradicts, and with what
+stands beside them, which does neither.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,10 @@ from anytask.training.building.json_rows import read_rows
 ENTAILMENT, NEUTRAL, CONTRADICTION = "entailment", "neutral", "contradiction"
 REWRITTEN = re.compile(r"task\d+_snli_([a-z]+)_to_([a-z]+)_text_modification")
 TWO_SENTENCES = re.compile(r"Sentence 1:(.*?)Sentence 2:(.*)", re.DOTALL)
+HALVES = re.compile(r"(?<= [.!?])\s+")
+NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})*")
+NUMBER = re.compile(r"\b\d+\b")
+VERB = re.compile(r"\b(?:is|are|was|were|can|could|will|would|should|must|has|have|had|did|does|do)\b(?! not)")
 RELATION_FORMS = ("Premise: {}\nHypothesis: {}", "sentence 1: {}\nsentence 2: {}", "{} {}")
 
 
@@ -42,14 +51,70 @@ def rewritten_relations(data: Path) -> Iterator[tuple[str, str]]:
                     yield pair_text(first, instance["output"], number + 1), found[2]
 
 
-def passage_relations(data: Path, most: int = 3000) -> Iterator[tuple[str, str]]:
-    """A few sentences of a passage with one of them, which follows, or with the next, which doesn't."""
+def passage_relations(data: Path, most: int = 2000) -> Iterator[tuple[str, str]]:
+    """Two sentences of a passage with one of them, with that one altered, and with the next."""
     rng = random.Random(1)
-    passages = [row["text"] for _, row in read_rows(data / "text" / "plain_english.jsonl.gz")]
-    for number, passage in enumerate(rng.sample(passages, min(most, len(passages)))):
-        sentences = sentences_of(passage)[:4]
-        if len(sentences) >= 3:
+    rows = [row["text"] for _, row in read_rows(data / "text" / "plain_english.jsonl.gz")]
+    passages = [sentences_of(text)[:3] for text in rng.sample(rows, min(most, len(rows)))]
+    alter = Alteration([sentence for passage in passages for sentence in passage], rng)
+    for number, sentences in enumerate(passages):
+        if len(sentences) == 3:
             *premise, following = sentences
-            text = cut(" ".join(premise), 80)
-            yield pair_text(text, cut(rng.choice(premise), 30), number), ENTAILMENT
-            yield pair_text(text, cut(following, 30), number + 1), NEUTRAL
+            own = cut(rng.choice(premise), 30)
+            yield from _three(cut(" ".join(premise), 60), own, alter(own), cut(following, 30), number)
+
+
+def split_relations(data: Path, most: int = 4000) -> Iterator[tuple[str, str]]:
+    """A sentence that was split in two, with a half of it and with that altered; and one half with the other.
+
+    Halves that say more than the whole are left out.
+    """
+    rng = random.Random(2)
+    rows = [row for _, row in read_rows(data / "pairs" / "wikisplit.jsonl.gz")]
+    found = [(row["query"], HALVES.split(row["pos"])) for row in rng.sample(rows, min(most, len(rows)))]
+    found = [(whole, halves) for whole, halves in found if len(halves) == 2]
+    alter = Alteration([whole for whole, _ in found], rng)
+    for number, (whole, halves) in enumerate(found):
+        own, other = rng.sample(halves, 2)
+        if set(own.split()[1:]) - set(whole.split()):
+            continue
+        yield from _three(whole, own, alter(own), None, number)
+        yield pair_text(other, own, number + 2), NEUTRAL
+
+
+def _three(
+    premise: str, following: str, altered: str | None, beside: str | None, number: int
+) -> Iterator[tuple[str, str]]:
+    yield pair_text(premise, following, number), ENTAILMENT
+    if altered is not None:
+        yield pair_text(premise, altered, number + 1), CONTRADICTION
+    if beside is not None:
+        yield pair_text(premise, beside, number + 2), NEUTRAL
+
+
+class Alteration:
+    """Changes one place of a sentence so that it isn't true where the sentence is: a name, a number or a verb.
+
+    Args:
+        sentences: names and numbers are taken from here.
+    """
+
+    def __init__(self, sentences: Sequence[str], rng: random.Random) -> None:
+        self.rng = rng
+        self.pools = {
+            pattern: sorted({found for sentence in sentences for found in pattern.findall(sentence)})
+            for pattern in (NAME, NUMBER)
+        }
+
+    def __call__(self, sentence: str) -> str | None:
+        """The changed sentence, or None if there is nothing to change."""
+        ways = [pattern for pattern in (NAME, NUMBER, VERB) if pattern.search(sentence)]
+        if not ways:
+            return None
+        pattern = self.rng.choice(ways)
+        place = self.rng.choice(list(pattern.finditer(sentence)))
+        if pattern is VERB:
+            new = f"{place[0]} not"
+        else:
+            new = self.rng.choice([other for other in self.pools[pattern] if other != place[0]] or ["another"])
+        return sentence[: place.start()] + new + sentence[place.end() :]

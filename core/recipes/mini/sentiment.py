@@ -2,14 +2,14 @@
 
 Some sources come with labels: comments, reviews, sentences about feelings. A classifier of the teacher's vectors learns
 from these, drops those whose label it doubts, and finds the clearest sentences of other sources, as many of each
-sentiment: so no style stands for a sentiment. Each comes with the sentence that is nearest to it and of another one.
+sentiment: so no style stands for a sentiment.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from corpus import sentences_of
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from anytask.search import nearest
 from anytask.training.building.json_rows import read_rows
 
 POSITIVE, NEGATIVE, NEUTRAL, AMBIGUOUS = "positive", "negative", "neutral", "ambiguous"
@@ -46,12 +45,11 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Judged:
-    """A sentence, its sentiment, the source that it is from, and the nearest sentence of another sentiment."""
+    """A sentence, its sentiment and the source that it is from."""
 
     text: str
     sentiment: str
     source: str
-    opposite: str = ""
 
 
 def comments(data: Path) -> Iterator[Judged]:
@@ -106,7 +104,7 @@ def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
     classifier = LogisticRegression(C=10.0, max_iter=300, class_weight="balanced")
     predicted = classifier.fit(vectors, [row.sentiment for row in labelled]).predict(vectors)
     sure = [place for place, row in enumerate(labelled) if row.sentiment == predicted[place]]
-    found, taken = [labelled[place] for place in sure], [vectors[sure]]
+    found = [labelled[place] for place in sure]
     for source, texts in unlabelled_sentences(data).items():
         vectors = embed(texts)
         scores = classifier.decision_function(vectors)
@@ -114,24 +112,7 @@ def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
             lead = scores[:, column] - np.delete(scores, column, axis=1).max(axis=1)
             clearest = np.argsort(-lead)[:CLEAREST]
             found += [Judged(texts[place], sentiment, source) for place in clearest]
-            taken.append(vectors[clearest])
-    once = {row.text: place for place, row in enumerate(found)}
-    return with_opposites([found[place] for place in once.values()], np.concatenate(taken)[list(once.values())])
-
-
-def with_opposites(rows: Sequence[Judged], vectors: NDArray[np.float32]) -> list[Judged]:
-    """Each row with the text of the nearest one of another sentiment.
-
-    Args:
-        vectors: of the rows, unit length, [n, d].
-    """
-    sentiments = np.array([row.sentiment for row in rows])
-    opposites = np.empty(len(rows), np.int64)
-    for sentiment in np.unique(sentiments):
-        alike = sentiments == sentiment
-        others = np.flatnonzero(~alike)
-        opposites[alike] = others[nearest(vectors[alike], vectors[others], 1)[0][:, 0]]
-    return [replace(row, opposite=rows[place].text) for row, place in zip(rows, opposites, strict=True)]
+    return list({row.text: row for row in found}.values())
 
 
 def _instances(data: Path, *names: str) -> Iterator[dict[str, str]]:

@@ -33,10 +33,13 @@ class TextStore:
         """Tokens of each text as batched, without its instruction: cut, with `</s>`."""
         return np.minimum(self.ends[indices + 1] - self.ends[indices], self.max_tokens - 1) + 1
 
+    def own_ids(self, index: int) -> NDArray[np.int32]:
+        """A text's ids, cut, without `</s>`."""
+        return self.ids[self.ends[index] : self.ends[index + 1]][: self.max_tokens - 1].astype(np.int32)
+
     def text(self, index: int, instruction: NDArray[np.int32]) -> TokenizedText:
         """A text behind an instruction's ids, which the mean leaves out."""
-        body = self.ids[self.ends[index] : self.ends[index + 1]][: self.max_tokens - 1].astype(np.int32)
-        return TokenizedText(np.concatenate([instruction, body, [EOS]]), len(instruction))
+        return TokenizedText(np.concatenate([instruction, self.own_ids(index), [EOS]]), len(instruction))
 
 
 class Prepared:

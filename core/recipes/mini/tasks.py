@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from corpus import cut
-from relations import ENTAILMENT, passage_relations, rewritten_relations, snli_relations
+from relations import ENTAILMENT, passage_relations, rewritten_relations, snli_relations, split_relations
 from sentiment import Embed, comments, judged_sentences
 
 from anytask.training.building.json_rows import read_rows
@@ -39,8 +39,7 @@ class Task:
     Args:
         instructions: of the two sides; the same for a symmetric task.
         rows: pairs with a hard negative or None, or else labelled texts.
-        sources: of each labelled text, if they differ: texts of one label are brought together across them.
-        opposites: for each labelled text one of another label, which becomes its hard negative.
+        sources: of each labelled text, if they differ: a batch has texts of all.
         weight: how often it is drawn, beside its size's square root.
     """
 
@@ -49,7 +48,6 @@ class Task:
     pairs: list[tuple[str, str, str | None]] = field(default_factory=list)
     labelled: list[tuple[str, str]] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    opposites: list[str] = field(default_factory=list)
     weight: float = 1.0
 
     @property
@@ -116,22 +114,30 @@ def derived_tasks(data: Path, embed: Embed) -> Iterator[Task]:
         both("Represent the sentence for classifying its sentiment: "),
         labelled=[(cut(row.text), row.sentiment) for row in judged],
         sources=[row.source for row in judged],
-        opposites=[cut(row.opposite) for row in judged],
         weight=8,
     )
     triplets = [row for _, row in read_rows(data / "pairs" / "snli_dev_test_triplets.jsonl.gz")]
-    relations = [*snli_relations(triplets), *rewritten_relations(data), *passage_relations(data)]
+    relations = {
+        "captions": snli_relations(triplets),
+        "rewritten": rewritten_relations(data),
+        "passages": passage_relations(data),
+        "halves": split_relations(data),
+    }
+    told = [(text, label, source) for source, rows in relations.items() for text, label in rows]
+    sources = [source for _, _, source in told]
     yield Task(
         "sentence_relation",
         both("Represent the sentence pair for retrieving examples with the same relation: "),
-        labelled=[(text, label) for text, label in relations],
-        weight=1,
+        labelled=[(text, label) for text, label, _ in told],
+        sources=sources,
+        weight=8,
     )
     yield Task(
         "entailment",
         both("Represent the premise and hypothesis for classifying whether the hypothesis follows: "),
-        labelled=[(text, "yes" if label == ENTAILMENT else "no") for text, label in relations],
-        weight=0.5,
+        labelled=[(text, "yes" if label == ENTAILMENT else "no") for text, label, _ in told],
+        sources=sources,
+        weight=2,
     )
     alike = [(row["query"], row["pos"], (row.get("neg") or [None])[0]) for row in triplets]
     yield Task("sentence_similarity", both("Represent the sentence for measuring semantic similarity: "), alike)

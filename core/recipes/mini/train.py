@@ -44,7 +44,7 @@ SETTLE = replace(INSTRUCT, learning_rate=3e-4, seed=SEED + 2)
 
 INSTRUCTED = 0.5
 """How far the last stage's start is on the way from the distilled to the instructed model."""
-SETTLED = 0.3
+SETTLED = 0.75
 """How far the shipped model is on the way from that start to the last stage's end."""
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--distil-steps", type=int, default=1100)
     parser.add_argument("--instruct-steps", type=int, default=600)
-    parser.add_argument("--settle-steps", type=int, default=500)
+    parser.add_argument("--settle-steps", type=int, default=600)
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
     teacher = Teacher.load(t5_tokenizer(teacher_folder() / "tokenizer.json")[1], prepared.rotation)
