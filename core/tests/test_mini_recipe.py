@@ -139,11 +139,7 @@ def prepared(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> Any:
     pairs = [(texts[i], texts[i + 1], texts[i + 2] if i % 4 else None) for i in range(0, 90, 2)]
     prepare.write_tasks(
         [
-            tasks.Task(
-                "parity",
-                tasks.both("Represent the text for classifying its number: "),
-                labelled=labelled,
-            ),
+            tasks.Task("parity", tasks.both("Represent the text for classifying its number: "), labelled=labelled),
             tasks.Task("next", ("Represent the text for finding the next one: ", "Represent the text: "), pairs),
         ],
         tokenizer,

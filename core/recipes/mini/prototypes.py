@@ -19,10 +19,11 @@ def prototype_loss(vectors: Tensor, labels: Tensor, *, temperature: float) -> Te
     Returns:
         scalar, the mean over the texts that aren't the only one of their label; 0 if all are.
     """
-    of_label = F.one_hot(torch.unique(labels, return_inverse=True)[1]).to(vectors.dtype)
+    own = torch.unique(labels, return_inverse=True)[1]
+    of_label = F.one_hot(own).to(vectors.dtype)
     sums = of_label.T @ vectors
     without_own = sums - of_label[:, :, None] * vectors[:, None]
     logits = (F.normalize(without_own, dim=-1) @ vectors[:, :, None]).squeeze(-1) / temperature
-    has_others = (of_label @ of_label.sum(0)) > 1
-    losses = F.cross_entropy(logits, of_label.argmax(1), reduction="none")
+    has_others = of_label.sum(0)[own] > 1
+    losses = F.cross_entropy(logits, own, reduction="none")
     return losses[has_others].sum() / has_others.sum().clamp(min=1)

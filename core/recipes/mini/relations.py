@@ -61,7 +61,8 @@ def passage_relations(data: Path, most: int = 2000) -> Iterator[tuple[str, str]]
         if len(sentences) == 3:
             *premise, following = sentences
             own = cut(rng.choice(premise), 30)
-            yield from _three(cut(" ".join(premise), 60), own, alter(own), cut(following, 30), number)
+            whole = cut(" ".join(premise), 60)
+            yield from _three(whole, own, alter(own), (whole, cut(following, 30)), number)
 
 
 def split_relations(data: Path, most: int = 4000) -> Iterator[tuple[str, str]]:
@@ -78,18 +79,17 @@ def split_relations(data: Path, most: int = 4000) -> Iterator[tuple[str, str]]:
         own, other = rng.sample(halves, 2)
         if set(own.split()[1:]) - set(whole.split()):
             continue
-        yield from _three(whole, own, alter(own), None, number)
-        yield pair_text(other, own, number + 2), NEUTRAL
+        yield from _three(whole, own, alter(own), (other, own), number)
 
 
 def _three(
-    premise: str, following: str, altered: str | None, beside: str | None, number: int
+    whole: str, part: str, altered: str | None, beside: tuple[str, str], number: int
 ) -> Iterator[tuple[str, str]]:
-    yield pair_text(premise, following, number), ENTAILMENT
+    """A whole with a part of it and with that altered, if it could be; and two texts that stand beside each other."""
+    yield pair_text(whole, part, number), ENTAILMENT
     if altered is not None:
-        yield pair_text(premise, altered, number + 1), CONTRADICTION
-    if beside is not None:
-        yield pair_text(premise, beside, number + 2), NEUTRAL
+        yield pair_text(whole, altered, number + 1), CONTRADICTION
+    yield pair_text(*beside, number + 2), NEUTRAL
 
 
 class Alteration:

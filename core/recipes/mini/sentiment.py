@@ -103,15 +103,12 @@ def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
     vectors = embed([row.text for row in labelled])
     classifier = LogisticRegression(C=10.0, max_iter=300, class_weight="balanced")
     predicted = classifier.fit(vectors, [row.sentiment for row in labelled]).predict(vectors)
-    sure = [place for place, row in enumerate(labelled) if row.sentiment == predicted[place]]
-    found = [labelled[place] for place in sure]
+    found = [row for row, sentiment in zip(labelled, predicted, strict=True) if row.sentiment == sentiment]
     for source, texts in unlabelled_sentences(data).items():
-        vectors = embed(texts)
-        scores = classifier.decision_function(vectors)
+        scores = classifier.decision_function(embed(texts))
         for column, sentiment in enumerate(classifier.classes_):
             lead = scores[:, column] - np.delete(scores, column, axis=1).max(axis=1)
-            clearest = np.argsort(-lead)[:CLEAREST]
-            found += [Judged(texts[place], sentiment, source) for place in clearest]
+            found += [Judged(texts[place], sentiment, source) for place in np.argsort(-lead)[:CLEAREST]]
     return list({row.text: row for row in found}.values())
 
 
