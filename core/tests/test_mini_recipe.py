@@ -194,6 +194,11 @@ def test_labelled_texts_come_first_and_with_their_labels(recipe: Any, prepared: 
     assert batch.roles.pairs == 0
     assert set(batch.labels.tolist()) == {0, 1}
     assert len(batch.labels) + len(batch.lesson.ends) == len(batch.texts)
+    keys = batch.roles.keys.tolist()
+    again = keys[sum(key < 0 for key in keys) + len(batch.labels) :]
+    assert again == keys[: len(batch.labels) : batches.AGAIN], "some are taught too"
+    for key, text in zip(again, batch.texts[-len(again) :], strict=True):
+        assert text.ids[text.pool_start :].tolist() == prepared.task_texts.text(key, NOTHING).ids.tolist()
     ends = [tuple(text.ids[text.pool_start :]) for text in batch.texts[: len(batch.labels)]]
     assert len(set(ends)) == len(ends), "a text came twice"
     numbers = {tuple(prepared.task_texts.text(row[0], NOTHING).ids): row[1] for row in prepared.rows[0]}
@@ -207,7 +212,7 @@ def test_some_taught_texts_stand_behind_what_is_no_instruction(recipe: Any, prep
     taught = batches.MiniBatches(prepared, stage, 1, teacher).taught
     rng = np.random.default_rng(0)
     bodies = {tuple(prepared.texts.own_ids(number)) for number in range(len(prepared.texts))}
-    found = [taught.text(7, rng) for _ in range(200)]
+    found = [taught.text(prepared.texts, 7, rng) for _ in range(200)]
     assert all(text.ids[text.pool_start : -1].tolist() == prepared.texts.own_ids(7).tolist() for text in found)
     strange = np.mean([tuple(text.ids[: text.pool_start]) in bodies for text in found])
     assert 0.2 < strange < 0.4
@@ -365,6 +370,30 @@ def data(tmp_path: Path) -> Path:
             "instances": [{"input": "Sentence 1: A dog runs. Sentence 2: A dog is red.", "output": "A dog sleeps."}],
         },
         {
+            "name": "task1340_msr_text_compression_compression",
+            "instances": [
+                {"input": "Ann, who was tired, had met Bob in 1999 .", "output": "Ann had met Bob ."},
+                {"input": "Ann had met Bob .", "output": "Ann met Bob once ."},
+            ],
+        },
+        {
+            "name": "task955_wiki_auto_style_transfer",
+            "instances": [{"input": "Bob is old .", "output": "Bob , who is a farmer , is old ."}],
+        },
+        {
+            "name": "task068_abductivenli_incorrect_answer_generation",
+            "instances": [
+                {"input": "Beginning: Ann ran. Middle: Ann fell. Ending: Ann wept.", "output": "Ann won."},
+            ],
+        },
+        {
+            "name": "task1364_hans_answer_generation",
+            "instances": [
+                {"input": "The judge by the door saw the boy .", "output": "The boy saw the judge ."},
+                {"input": "The boy that the judge saw met the girl .", "output": "The girl met the judge ."},
+            ],
+        },
+        {
             "name": "task927_yelp_negative_to_positive_style_transfer",
             "instances": [{"input": "the tea was cold .", "output": "the tea was lovely ."}],
         },
@@ -377,7 +406,23 @@ def data(tmp_path: Path) -> Path:
         },
         {
             "name": "task1342_amazon_us_reviews_title",
-            "instances": [{"input": "It arrived quite cold. The door is red.", "output": "A lovely case"}],
+            "instances": [{"input": "It arrived quite cold. What a lovely red door.", "output": "A lovely case"}],
+        },
+        {
+            "name": "task293_storycommonsense_emotion_text_generation",
+            "instances": [
+                {"input": "Context: None \n Sentence: Ann was on cloud nine. \n Character: Ann", "output": "glad"},
+                {"input": "Context: Ann ran. \n Sentence: Bob looked on. \n Character: Bob", "output": "None"},
+            ],
+        },
+        {
+            "name": "task749_glucose_reverse_cause_emotion_detection",
+            "instances": [
+                {
+                    "input": "story: It rained. Bob missed the boat.\n selected sentence: Bob missed the boat.",
+                    "output": "Bob misses the boat >Causes> Bob feel(s) cross",
+                }
+            ],
         },
     ]
     first, second, third = (f"The {noun} has a red door and a wide roof." for noun in ("house", "barn", "mill"))
@@ -401,6 +446,11 @@ def data(tmp_path: Path) -> Path:
                 "pos": "Ann met Bob in 1999 . She left in 2001 .",
             },
             {"query": "Ann met Bob and left .", "pos": "Ann met Bob at noon . Ann left at once ."},
+        ],
+        "pairs/wordnet_definitions": [
+            {"query": "ace, top", "pos": "very lovely"},
+            {"query": "the pits", "pos": "as cold and cross as can be"},
+            {"query": "hinge", "pos": "part of a door"},
         ],
         "pairs/wordnet_examples": [{"pos": text} for text in ("a lovely door", "cold comfort", "noted")],
     }
@@ -438,6 +488,30 @@ def test_a_half_follows_from_the_whole_and_not_from_the_other_half(recipe: Any, 
     assert all(half in rows[2][0] for half in halves)
 
 
+def test_what_says_less_follows_from_what_says_more_and_not_the_other_way_round(recipe: Any, data: Path) -> None:
+    rows = list(recipe("relations").shortened_relations(data))
+    whole, short = "Ann, who was tired, had met Bob in 1999 .", "Ann had met Bob ."
+    assert [label for _, label in rows] == ["entailment", "contradiction", "neutral"] * 2
+    assert rows[0][0].index(whole) < rows[0][0].index(short)
+    assert rows[2][0].index(short) < rows[2][0].index(whole)
+    assert rows[3][0].index("farmer") < rows[3][0].index("Bob is old")
+    assert "Bob is not old ." in rows[4][0]
+
+
+def test_a_storys_middle_follows_from_it_but_not_from_what_is_around_it(recipe: Any, data: Path) -> None:
+    rows = {label: text for text, label in recipe("relations").story_relations(data)}
+    assert rows["entailment"].index("Ann ran. Ann fell. Ann wept.") < rows["entailment"].rindex("Ann fell.")
+    assert "Ann won." in rows["contradiction"]
+    assert rows["neutral"].index("Ann ran. Ann wept.") < rows["neutral"].index("Ann fell.")
+
+
+def test_swapped_roles_do_not_follow(recipe: Any, data: Path) -> None:
+    assert [(text.splitlines()[-1], label) for text, label in recipe("relations").role_relations(data)] == [
+        ("Hypothesis: The judge saw the boy .", "entailment"),
+        ("The judge by the door saw the boy . The boy saw the judge .", "neutral"),
+    ], "the second sentence's subject isn't whom the swapped one names"
+
+
 def test_an_alteration_changes_one_place(recipe: Any) -> None:
     alteration = recipe("relations").Alteration(["We saw Ann at 12", "They met Bob at 7"], random.Random(0))
     found = {alteration("They met Bob at 7") for _ in range(50)}
@@ -456,31 +530,51 @@ def test_praise_complaints_and_feelings_keep_their_sentiment(recipe: Any, data: 
     ]
 
 
-def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
-    recipe: Any, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sentiment = recipe("sentiment")
-    monkeypatch.setattr(sentiment, "CLEAREST", 1)
+@pytest.fixture
+def embed_by_words() -> Any:
+    """Vectors that count the words of three sentiments."""
     words = [("lovely", "glad"), ("cold", "cross"), ("door", "noted")]
 
     def embed(texts: Any) -> Any:
         counts = [[sum(word in text for word in group) for group in words] for text in texts]
         return np.array(counts, dtype=np.float32)
 
-    rows = sentiment.judged_sentences(data, embed)
+    return embed
+
+
+def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
+    recipe: Any, data: Path, embed_by_words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentiment = recipe("sentiment")
+    monkeypatch.setattr(sentiment, "CLEAREST", 1)
+    rows = sentiment.judged_sentences(data, embed_by_words)
     sentiments = {row.text: row.sentiment for row in rows}
     assert len(sentiments) == len(rows)
     assert "Where is it?" not in {row.text for row in rows}
     found = {(row.source, row.sentiment): row.text for row in rows}
     assert set(found) > {
         (source, name)
-        for source in ("reviews", "examples", "prose", "manuals", "questions")
+        for source in ("terms", "examples", "prose", "manuals", "questions")
         for name in ("positive", "negative", "neutral")
     }
+    assert not {("reviews", "neutral"), ("titles", "neutral")} & set(found), "a review is no neutral text"
+    assert found["titles", "positive"] == "A lovely case"
     assert found["prose", "positive"] == "A lovely sight was seen."
     assert found["manuals", "negative"] == "Keep the cold parts away."
     assert found["questions", "neutral"] == "Was the door noted?"
     assert "lovely, they say" not in sentiments, "its label is doubtful"
+
+
+def test_a_text_has_the_sentiment_of_what_it_is_said_to_mean(
+    recipe: Any, data: Path, embed_by_words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentiment = recipe("sentiment")
+    monkeypatch.setattr(sentiment, "CLEAREST", 1)
+    found = {row.text: row.sentiment for row in sentiment.judged_sentences(data, embed_by_words)}
+    assert found["the pits"] == "negative"
+    assert found["ace, top"] == "positive"
+    assert found["hinge"] == "neutral"
+    assert list(sentiment.stories(data)) == [("Ann was on cloud nine.", "glad"), ("Bob missed the boat.", "cross")]
 
 
 @pytest.mark.parametrize(
@@ -489,13 +583,16 @@ def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
         ("retrieving its answer", True),
         ("finding the short answer", True),
         ("computing the answer", True),
+        ("finding the question that it answers", True),
         ("retrieving answers", False),
-        ("finding the question that it answers", False),
+        ("retrieving its sub-questions", False),
         ("retrieving documents that help answer", False),
     ],
 )
-def test_tasks_that_lead_to_bare_answers_are_left_out(recipe: Any, objective: str, is_left_out: bool) -> None:
-    found = recipe("tasks").SHORT_ANSWERS.search(f"Represent the factoid question for {objective}: ")
+def test_tasks_of_pairs_that_lead_to_bare_answers_or_other_questions_are_left_out(
+    recipe: Any, objective: str, is_left_out: bool
+) -> None:
+    found = recipe("tasks").QUESTIONS_AND_ANSWERS.search(f"Represent the factoid question for {objective}: ")
     assert bool(found) == is_left_out
 
 

@@ -10,7 +10,7 @@ import torch
 from imitation import TaughtBatch
 from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS, free_wordings
 from numpy.typing import NDArray
-from store import NOTHING, Prepared
+from store import NOTHING, Prepared, TextStore
 from teacher import Teacher
 from torch import Tensor
 
@@ -39,6 +39,8 @@ STRANGE_TOKENS = 20
 """Most tokens of such a text."""
 LABELS = 16
 """Most labels of a batch of labelled texts."""
+AGAIN = 3
+"""Of so many labelled texts one is taught too: without its task's instruction its vector is to stay the teacher's."""
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,14 @@ class TaughtTexts:
             batches += [pieces[place] for place in rng.permutation(len(pieces))]
         return batches
 
-    def text(self, index: int, rng: np.random.Generator) -> TokenizedText:
-        """A text as it is, behind an instruction for its kind, or behind another text: its vector is to be the
-        teacher's.
+    def text(self, store: TextStore, index: int, rng: np.random.Generator) -> TokenizedText:
+        """A text of a store as it is, behind an instruction for its kind, or behind another text: its vector is to be
+        the teacher's.
         """
-        store = self.prepared.texts
         if rng.random() >= self.stage.instructed:
             return store.text(index, NOTHING)
         if rng.random() < STRANGE:
-            return store.text(index, store.own_ids(int(rng.choice(self.strange))))
+            return store.text(index, self.prepared.texts.own_ids(int(rng.choice(self.strange))))
         is_long = int(store.lengths(np.array([index]))[0]) >= LONG
         if rng.random() < GENERAL:
             pair = DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION
@@ -168,12 +169,14 @@ class MiniBatches:
         rng = np.random.default_rng([SEED, self.seed, step, 1])
         task = self._task_texts(rng) if self.stage.task_tokens else TaskTexts("distillation")
         taught = self.taught.batch(step)
-        learnt = [self.taught.text(int(index), rng) for index in taught]
+        again = task.keys[::AGAIN] if task.labels is not None else task.keys[:0]
+        learnt = [self.taught.text(self.prepared.texts, int(index), rng) for index in taught]
+        learnt += [self.taught.text(self.prepared.task_texts, int(index), rng) for index in again]
         lesson = self.teacher([text.ids[text.pool_start :] for text in learnt])
         roles = Roles(
             pairs=task.pairs,
             negatives=task.negatives,
-            keys=torch.from_numpy(np.concatenate([task.keys, -1 - taught])),
+            keys=torch.from_numpy(np.concatenate([task.keys, -1 - taught, again])),
             taught=torch.arange(len(task.texts), len(task.texts) + len(learnt)),
             teacher=lesson.vectors,
         )

@@ -6,7 +6,9 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from anytask.training.building.json_rows import read_rows
 
@@ -54,10 +56,15 @@ def passage_spans(data: Path, rng: random.Random) -> Iterator[str]:
             yield cut(passage)
 
 
+@cache
+def instruction_tasks(data: Path) -> dict[str, list[dict[str, Any]]]:
+    """The instances of each Super-NaturalInstructions task, by its name."""
+    return {task["name"]: task["instances"] for _, task in read_rows(data / "superni_tasks.jsonl.gz")}
+
+
 def instruction_task_texts(data: Path, rng: random.Random, per_task: int = 150) -> Iterator[str]:
     """Inputs and natural-language outputs of the Super-NaturalInstructions tasks."""
-    for _, task in read_rows(data / "superni_tasks.jsonl.gz"):
-        instances = task["instances"]
+    for instances in instruction_tasks(data).values():
         for instance in rng.sample(instances, min(per_task, len(instances))):
             yield cut(instance["input"], rng.choice((24, 48, 96)))
             output = instance["output"]

@@ -8,19 +8,39 @@ from anytask import Instruction
 
 DOMAINS = (None, "medical", "Wikipedia", "scientific", "computer science", "news", "legal", "technical", "forum")
 QUERIES = {
-    "question": ("retrieving supporting documents", "retrieving answers", "retrieving duplicate questions"),
-    "query": ("retrieving relevant passages", "retrieving relevant documents"),
-    "sentence": ("measuring semantic similarity", "finding a sentence with the same meaning", "clustering by topic"),
-    "title": ("retrieving the document", "clustering by topic", "classifying its topic"),
-    "utterance": ("classifying the speaker's intent", "retrieval"),
+    "question": (
+        *("retrieving supporting documents", "retrieving answers", "retrieving duplicate questions"),
+        *("looking up what answers it", "finding a reply that helps", "finding whether somebody has asked it already"),
+        *(
+            "answering it from a collection",
+            "locating the paragraph that settles it",
+            "classifying the speaker's intent",
+        ),
+    ),
+    "query": (
+        *("retrieving relevant passages", "retrieving relevant documents"),
+        *("finding what it asks for", "looking something up", "full-text search", "ranking results"),
+    ),
+    "sentence": (
+        *("measuring semantic similarity", "finding a sentence with the same meaning", "clustering by topic"),
+        *("telling how alike two sentences are", "finding what is said about the same matter", "comparison"),
+    ),
+    "title": (
+        *("retrieving the document", "clustering by topic", "classifying its topic"),
+        *("finding what belongs under it", "sorting by matter"),
+    ),
+    "utterance": (
+        *("classifying the speaker's intent", "retrieval"),
+        *("recognising what is asked for", "finding others that want this"),
+    ),
 }
 DOCUMENTS = {
-    "document": ("retrieval", "clustering by topic"),
-    "passage": ("retrieval", "answering questions"),
-    "paragraph": ("retrieval", "classifying its topic"),
-    "abstract": ("retrieval", "clustering by topic"),
-    "answer": ("retrieval",),
-    "article": ("retrieval", "classifying its topic"),
+    "document": ("retrieval", "clustering by topic", "looking it up", "finding documents about the same matter"),
+    "passage": ("retrieval", "answering questions", "finding it again", "showing it to whoever asks about it"),
+    "paragraph": ("retrieval", "classifying its topic", "full-text search", "sorting by matter"),
+    "abstract": ("retrieval", "clustering by topic", "finding papers about the same matter"),
+    "answer": ("retrieval", "finding the question's reply", "matching it with questions"),
+    "article": ("retrieval", "classifying its topic", "finding articles like it"),
 }
 FREE_FORMS = (
     "{Objective}: ",

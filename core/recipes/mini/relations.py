@@ -1,8 +1,8 @@
 """Pairs of texts by their relation: does the second follow from the first, contradict it, or neither?
 
-Those that people wrote are of captions. To make the relation more than a matter of captions, sentences of other sources
-are paired with a part of them, which follows, with that part changed in one place, which contradicts, and with what
-stands beside them, which does neither.
+Those that people wrote as such are of captions. To make the relation more than a matter of captions, texts of other
+sources are paired with what follows from them because it says less of the same, with that changed, which contradicts,
+and with what says more or other things, which does neither.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import cut, sentences_of
+from corpus import cut, instruction_tasks, sentences_of
 
 from anytask.training.building.json_rows import read_rows
 
@@ -24,6 +24,20 @@ HALVES = re.compile(r"(?<= [.!?])\s+")
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})*")
 NUMBER = re.compile(r"\b\d+\b")
 VERB = re.compile(r"\b(?:is|are|was|were|can|could|will|would|should|must|has|have|had|did|does|do)\b(?! not)")
+SHORTENED = (
+    "task111_asset_sentence_simplification",
+    "task933_wiki_auto_style_transfer",
+    "task934_turk_simplification",
+    "task1340_msr_text_compression_compression",
+    "task1530_scitail1.1_sentence_generation",
+)
+EXTENDED = "task955_wiki_auto_style_transfer"
+SHORTER = 0.8
+"""Most words of a shortened text, as a share of the whole one's: one says what the other doesn't."""
+SPOILT_STORIES = "task068_abductivenli_incorrect_answer_generation"
+STORY = re.compile(r"Beginning: (.*?) Middle: (.*?) Ending: (.*)", re.DOTALL)
+SWAPPED_ROLES = "task1364_hans_answer_generation"
+ROLES = re.compile(r"The (\w+) (\w+) the (\w+) ?\.")
 RELATION_FORMS = ("Premise: {}\nHypothesis: {}", "sentence 1: {}\nsentence 2: {}", "{} {}")
 
 
@@ -42,9 +56,9 @@ def snli_relations(triplets: Sequence[dict[str, Any]]) -> Iterator[tuple[str, st
 
 def rewritten_relations(data: Path) -> Iterator[tuple[str, str]]:
     """Pairs of one relation, and the same with the second sentence rewritten for another."""
-    for _, task in read_rows(data / "superni_tasks.jsonl.gz"):
-        if found := REWRITTEN.fullmatch(task["name"]):
-            for number, instance in enumerate(task["instances"]):
+    for name, instances in instruction_tasks(data).items():
+        if found := REWRITTEN.fullmatch(name):
+            for number, instance in enumerate(instances):
                 if sentences := TWO_SENTENCES.fullmatch(instance["input"].strip()):
                     first, second = sentences.groups()
                     yield pair_text(first, second, number), found[1]
@@ -80,6 +94,36 @@ def split_relations(data: Path, most: int = 4000) -> Iterator[tuple[str, str]]:
         if set(own.split()[1:]) - set(whole.split()):
             continue
         yield from _three(whole, own, alter(own), (other, own), number)
+
+
+def shortened_relations(data: Path) -> Iterator[tuple[str, str]]:
+    """A text with what people made shorter of it and with that altered; and the shorter one with the whole."""
+    tasks = instruction_tasks(data)
+    found = [(each["input"], each["output"]) for name in SHORTENED for each in tasks.get(name, ())]
+    found += [(each["output"], each["input"]) for each in tasks.get(EXTENDED, ())]
+    found = [(whole, short) for whole, short in found if len(short.split()) <= SHORTER * len(whole.split())]
+    alter = Alteration([whole for whole, _ in found], random.Random(3))
+    for number, (whole, short) in enumerate(found):
+        yield from _three(whole, short, alter(short), (short, whole), number)
+
+
+def story_relations(data: Path) -> Iterator[tuple[str, str]]:
+    """A story with its middle, and with a middle that would spoil it; and what is left of it with the middle."""
+    for number, instance in enumerate(instruction_tasks(data).get(SPOILT_STORIES, ())):
+        if parts := STORY.fullmatch(instance["input"].strip()):
+            beginning, middle, ending = parts.groups()
+            whole, rest = " ".join(parts.groups()), f"{beginning} {ending}"
+            yield from _three(whole, middle, instance["output"], (rest, middle), number)
+
+
+def role_relations(data: Path) -> Iterator[tuple[str, str]]:
+    """A sentence with who does what to whom in it, and with the two in each other's role, which doesn't follow."""
+    for number, instance in enumerate(instruction_tasks(data).get(SWAPPED_ROLES, ())):
+        if parts := ROLES.fullmatch(instance["output"].strip()):
+            one, does, other = parts.groups()
+            whole, swapped = instance["input"], instance["output"]
+            if whole.startswith(f"The {other} "):
+                yield from _three(whole, f"The {other} {does} the {one} .", None, (whole, swapped), number)
 
 
 def _three(

@@ -1,20 +1,21 @@
-"""Sentences by their sentiment, from sources of different styles.
+"""Texts by their sentiment, from sources of different styles.
 
 Some sources come with labels: comments, reviews, sentences about feelings. A classifier of the teacher's vectors learns
-from these, drops those whose label it doubts, and finds the clearest sentences of other sources, as many of each
-sentiment: so no style stands for a sentiment.
+from these, drops those whose label it doubts, and finds the clearest texts of other sources, as many of each sentiment:
+so no style stands for a sentiment. Where something says what a text means, that is classified rather than the text: a
+term's definition, or what somebody feels in a story's sentence. So sayings are learnt too.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from corpus import sentences_of
+from corpus import instruction_tasks, sentences_of
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -35,17 +36,24 @@ REVIEWS = (
     "task618_amazonreview_summary_text_generation",
     "task1342_amazon_us_reviews_title",
 )
-READ = 8000
+EMOTIONS_OF_STORIES = "task293_storycommonsense_emotion_text_generation"
+CAUSES_OF_EMOTIONS = "task749_glucose_reverse_cause_emotion_detection"
+STORY = re.compile(r"Sentence: (.*?)\s*Character:", re.DOTALL)
+CAUSE = re.compile(r"selected sentence: (.*)", re.DOTALL)
+FELT = re.compile(r"feel\(s\) (.*)")
+OPINIONS = "reviews", "titles"
+"""Sources without neutral texts: what the classifier doesn't see as praise or complaint is one or the other in them."""
+READ = 16_000
 """Most sentences of an unlabelled source that are classified."""
-CLEAREST = 250
-"""Sentences of a sentiment taken from an unlabelled source."""
+CLEAREST = 400
+"""Texts of a sentiment taken from an unlabelled source."""
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A sentence, its sentiment and the source that it is from."""
+    """A text, its sentiment and the source that it is from."""
 
     text: str
     sentiment: str
@@ -70,12 +78,10 @@ def labelled_sentences(data: Path) -> Iterator[Judged]:
 
 def unlabelled_sentences(data: Path) -> dict[str, list[str]]:
     """Sentences of sources that say nothing of their sentiment, `READ` of each at most, in random order."""
+    reviews = list(_instances(data, *REVIEWS))
     found: dict[str, list[str]] = {
-        "reviews": [
-            sentence
-            for instance in _instances(data, *REVIEWS)
-            for sentence in [instance["output"], *sentences_of(instance["input"])]
-        ],
+        "reviews": [sentence for review in reviews for sentence in sentences_of(review["input"])],
+        "titles": [review["output"] for review in reviews],
         "examples": [row["pos"] for _, row in read_rows(data / "pairs" / "wordnet_examples.jsonl.gz")],
         "prose": [],
         "manuals": [],
@@ -87,10 +93,26 @@ def unlabelled_sentences(data: Path) -> dict[str, list[str]]:
         for sentence in sentences_of(row["text"]):
             kind = "manuals" if row["domain"] in ("tech", "textbook", "government") else "prose"
             found["questions" if sentence.endswith("?") else kind].append(sentence)
-        if min(map(len, found.values())) > 2 * READ:
+        if min(len(found[kind]) for kind in ("prose", "manuals", "questions")) > 2 * READ:
             break
     short = {source: [text for text in texts if len(text.split()) <= 40] for source, texts in found.items()}
     return {source: rng.sample(texts, min(READ, len(texts))) for source, texts in short.items()}
+
+
+def terms(data: Path) -> Iterator[tuple[str, str]]:
+    """Words and phrases of one meaning with their definition."""
+    for _, row in read_rows(data / "pairs" / "wordnet_definitions.jsonl.gz"):
+        yield row["query"], row["pos"]
+
+
+def stories(data: Path) -> Iterator[tuple[str, str]]:
+    """Sentences of stories with what somebody feels there."""
+    for instance in _instances(data, EMOTIONS_OF_STORIES):
+        if (sentence := STORY.search(instance["input"])) and instance["output"] != "None":
+            yield sentence[1], instance["output"]
+    for instance in _instances(data, CAUSES_OF_EMOTIONS):
+        if (sentence := CAUSE.search(instance["input"])) and (felt := FELT.search(instance["output"])):
+            yield sentence[1].strip(), felt[1]
 
 
 def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
@@ -104,22 +126,18 @@ def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
     classifier = LogisticRegression(C=10.0, max_iter=300, class_weight="balanced")
     predicted = classifier.fit(vectors, [row.sentiment for row in labelled]).predict(vectors)
     found = [row for row, sentiment in zip(labelled, predicted, strict=True) if row.sentiment == sentiment]
-    for source, texts in unlabelled_sentences(data).items():
-        scores = classifier.decision_function(embed(texts))
+    unlabelled = {source: [(text, text) for text in texts] for source, texts in unlabelled_sentences(data).items()}
+    unlabelled |= {"terms": list(terms(data)), "stories": list(stories(data))}
+    for source, told in unlabelled.items():
+        scores = classifier.decision_function(embed([meaning for _, meaning in told]))
         for column, sentiment in enumerate(classifier.classes_):
+            if sentiment == NEUTRAL and source in OPINIONS:
+                continue
             lead = scores[:, column] - np.delete(scores, column, axis=1).max(axis=1)
-            found += [Judged(texts[place], sentiment, source) for place in np.argsort(-lead)[:CLEAREST]]
+            found += [Judged(told[place][0], sentiment, source) for place in np.argsort(-lead)[:CLEAREST]]
     return list({row.text: row for row in found}.values())
 
 
 def _instances(data: Path, *names: str) -> Iterator[dict[str, str]]:
     for name in names:
-        yield from _tasks(data).get(name, ())
-
-
-@cache
-def _tasks(data: Path) -> dict[str, list[dict[str, str]]]:
-    """Instances of the tasks that are read here, by name."""
-    named = {PRAISE_FROM_COMPLAINTS, FEELINGS, *REVIEWS}
-    tasks = (task for _, task in read_rows(data / "superni_tasks.jsonl.gz"))
-    return {task["name"]: task["instances"] for task in tasks if task["name"] in named}
+        yield from instruction_tasks(data).get(name, ())

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import numpy as np
 from corpus import cut
-from relations import ENTAILMENT, passage_relations, rewritten_relations, snli_relations, split_relations
+from relations import (
+    ENTAILMENT,
+    passage_relations,
+    rewritten_relations,
+    role_relations,
+    shortened_relations,
+    snli_relations,
+    split_relations,
+    story_relations,
+)
 from sentiment import Embed, comments, judged_sentences
 
 from anytask.training.building.json_rows import read_rows
@@ -20,9 +29,10 @@ from anytask.training.building.task_texts import LabelledTexts
 from anytask.training.medi.record_files import read_records
 
 MIXTURE = Path(__file__).parents[1] / "medi" / "medi.toml"
-SHORT_ANSWERS = re.compile(r"(finding|computing|retrieving) (its|the|an?) (\w+ )?answer\b")
-"""Instructions of tasks that are left out. What they bring together are questions with one answer, or a question and a
-name. Beside them, whoever says in words of their own that they want an answer gets no text that holds it.
+QUESTIONS_AND_ANSWERS = re.compile(r" for (?!retrieving (?!its answer)).*\b(answer|question)")
+"""Instructions of tasks of pairs that are left out. What they bring together are questions with one answer, a question
+and a name, or texts of which one can ask the same. Beside them, whoever says in words of their own that they want an
+answer gets no text that holds it.
 """
 MOST_LABELLED = 20_000
 """Most texts of a labelled task."""
@@ -71,7 +81,7 @@ def read_mini_tasks(data: Path, medi: Path, embed: Embed) -> list[Task]:
     pairs: dict[str, Task] = {}
     for record in read_records(medi):
         name = str(record.task_id)
-        if name in labelled or SHORT_ANSWERS.search(record.query.instruction):
+        if name in labelled or QUESTIONS_AND_ANSWERS.search(record.query.instruction):
             continue
         task = pairs.setdefault(
             name,
@@ -122,6 +132,9 @@ def derived_tasks(data: Path, embed: Embed) -> Iterator[Task]:
         "rewritten": rewritten_relations(data),
         "passages": passage_relations(data),
         "halves": split_relations(data),
+        "shortened": shortened_relations(data),
+        "stories": story_relations(data),
+        "roles": role_relations(data),
     }
     told = [(text, label, source) for source, rows in relations.items() for text, label in rows]
     sources = [source for _, _, source in told]
