@@ -387,6 +387,20 @@ def data(tmp_path: Path) -> Path:
             ],
         },
         {
+            "name": "task040_qasc_question_generation",
+            "instances": [{"input": "Fact: acid helps digest fats.", "output": "What helps digest fats?"}],
+        },
+        {
+            "name": "task1326_qa_zre_question_generation_from_answer",
+            "instances": [{"input": "Context : Ann died in 1820 . \nAnswer : 1820", "output": "When did Ann die?"}],
+        },
+        {
+            "name": "task1327_qa_zre_answer_generation_from_question",
+            "instances": [
+                {"input": "Context : Bob lived in Rome . \nQuestion : Where did Bob live?", "output": "Rome"}
+            ],
+        },
+        {
             "name": "task1364_hans_answer_generation",
             "instances": [
                 {"input": "The judge by the door saw the boy .", "output": "The boy saw the judge ."},
@@ -518,6 +532,15 @@ def test_an_alteration_changes_one_place(recipe: Any) -> None:
     assert found == {"They met Ann at 7", "They met Bob at 12"}
     assert alteration("it was so") == "it was not so"
     assert alteration("It was not so") is None
+
+
+def test_questions_come_with_what_they_were_asked_of(recipe: Any, data: Path) -> None:
+    questions = recipe("questions")
+    assert list(questions.questions(data, questions.OF_SENTENCES)) == [
+        ("What helps digest fats?", "acid helps digest fats.", None),
+        ("When did Ann die?", "Ann died in 1820 .", None),
+        ("Where did Bob live?", "Bob lived in Rome .", None),
+    ]
 
 
 def test_praise_complaints_and_feelings_keep_their_sentiment(recipe: Any, data: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from corpus import cut
+from questions import OF_FORUMS, OF_PASSAGES, OF_SENTENCES, questions
 from relations import (
     ENTAILMENT,
     passage_relations,
@@ -22,6 +23,7 @@ from relations import (
 )
 from sentiment import Embed, comments, judged_sentences
 
+from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
 from anytask.training.building.json_rows import read_rows
 from anytask.training.building.recipe import load_recipe
 from anytask.training.building.task_sources import read_tasks
@@ -111,7 +113,9 @@ def labelled_tasks(data: Path) -> Iterator[Task]:
 
 
 def derived_tasks(data: Path, embed: Embed) -> Iterator[Task]:
-    """Tasks that the data holds beside its own: sentiment, the relation and the likeness of two sentences."""
+    """Tasks that the data holds beside its own: sentiment, the relation and the likeness of two sentences, questions
+    and what they were asked of.
+    """
     yield Task(
         "goemotions_sentiment",
         both("Represent the comment for classifying its sentiment: "),
@@ -151,6 +155,27 @@ def derived_tasks(data: Path, embed: Embed) -> Iterator[Task]:
         labelled=[(text, "yes" if label == ENTAILMENT else "no") for text, label, _ in told],
         sources=sources,
         weight=2,
+    )
+    yield Task(
+        "question_sentences",
+        (
+            "Represent the question for retrieving a sentence that answers it: ",
+            "Represent the sentence for retrieval: ",
+        ),
+        list(questions(data, OF_SENTENCES)),
+        weight=3,
+    )
+    yield Task(
+        "question_passages",
+        (DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION),
+        list(questions(data, OF_PASSAGES)),
+        weight=3,
+    )
+    yield Task(
+        "question_forum_answers",
+        ("Represent the forum question for retrieving answers: ", "Represent the forum answer for retrieval: "),
+        list(questions(data, OF_FORUMS)),
+        weight=3,
     )
     alike = [(row["query"], row["pos"], (row.get("neg") or [None])[0]) for row in triplets]
     yield Task("sentence_similarity", both("Represent the sentence for measuring semantic similarity: "), alike)
