@@ -49,8 +49,8 @@ class Stage:
 
     Args:
         steps: how many there are.
-        taught_tokens: of texts that the teacher embeds too, without their instructions.
-        instructed: share of those texts that stand behind an instruction.
+        taught_tokens: of the corpus' texts, which the teacher embeds too, without their instructions.
+        instructed: share of taught texts that stand behind an instruction, or behind another text.
         task_tokens: of texts of one task, without their instructions.
         pairs: most of one task; of labelled texts, twice as many.
     """
@@ -152,7 +152,9 @@ class TaskTexts:
 
 
 class MiniBatches:
-    """A stage's batches: pairs of one task first, if any, then texts with what the teacher makes of them."""
+    """A stage's batches: texts of one task first, if any, then texts with what the teacher makes of them: the corpus'
+    and some of the labelled ones.
+    """
 
     def __init__(self, prepared: Prepared, stage: Stage, seed: int, teacher: Teacher) -> None:
         self.prepared, self.stage, self.seed, self.teacher = prepared, stage, seed, teacher
