@@ -41,8 +41,8 @@ CAUSES_OF_EMOTIONS = "task749_glucose_reverse_cause_emotion_detection"
 STORY = re.compile(r"Sentence: (.*?)\s*Character:", re.DOTALL)
 CAUSE = re.compile(r"selected sentence: (.*)", re.DOTALL)
 FELT = re.compile(r"feel\(s\) (.*)")
-OPINIONS = "reviews", "titles"
-"""Sources without neutral texts: what the classifier doesn't see as praise or complaint is one or the other in them."""
+TAKE_SIDES = "reviews", "titles", "stories"
+"""Sources without neutral texts: what looks neutral to the classifier is praise, complaint or feeling there."""
 READ = 16_000
 """Most sentences of an unlabelled source that are classified."""
 CLEAREST = 400
@@ -131,7 +131,7 @@ def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
     for source, told in unlabelled.items():
         scores = classifier.decision_function(embed([meaning for _, meaning in told]))
         for column, sentiment in enumerate(classifier.classes_):
-            if sentiment == NEUTRAL and source in OPINIONS:
+            if sentiment == NEUTRAL and source in TAKE_SIDES:
                 continue
             lead = scores[:, column] - np.delete(scores, column, axis=1).max(axis=1)
             found += [Judged(told[place][0], sentiment, source) for place in np.argsort(-lead)[:CLEAREST]]
