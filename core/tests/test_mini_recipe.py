@@ -571,6 +571,7 @@ def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
     sentiment = recipe("sentiment")
     monkeypatch.setattr(sentiment, "CLEAREST", 1)
     rows = sentiment.judged_sentences(data, embed_by_words)
+    rows = [row for row in rows if row.source != "mixed"]
     sentiments = {row.text: row.sentiment for row in rows}
     assert len(sentiments) == len(rows)
     assert "Where is it?" not in {row.text for row in rows}
@@ -586,6 +587,19 @@ def test_the_clearest_sentences_of_each_sentiment_are_taken_from_every_source(
     assert found["manuals", "negative"] == "Keep the cold parts away."
     assert found["questions", "neutral"] == "Was the door noted?"
     assert "lovely, they say" not in sentiments, "its label is doubtful"
+
+
+def test_a_neutral_text_beside_another_leaves_its_sentiment(recipe: Any) -> None:
+    judged = recipe("sentiment").Judged
+    rows = [judged("Lovely!", "positive", "notes"), judged("Bad.", "negative", "notes")]
+    rows += [judged("It is red.", "neutral", "notes"), judged("On the left.", "neutral", "manuals")]
+    found = list(recipe("sentiment").mixed(rows))
+    assert {(row.text, row.sentiment) for row in found} == {
+        (text, sentiment)
+        for one, sentiment in (("Lovely!", "positive"), ("Bad.", "negative"), ("It is red.", "neutral"))
+        for text in (f"{one} On the left.", f"On the left. {one}")
+    }, "of two sources"
+    assert {row.source for row in found} == {"mixed"}
 
 
 def test_a_text_has_the_sentiment_of_what_it_is_said_to_mean(

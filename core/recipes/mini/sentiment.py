@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,10 @@ READ = 16_000
 """Most sentences of an unlabelled source that are classified."""
 CLEAREST = 400
 """Texts of a sentiment taken from an unlabelled source."""
+MIXED = 4000
+"""Most texts of a sentiment made of two sources."""
+BESIDE = 20
+"""Most words of the neutral one of the two."""
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -116,7 +121,8 @@ def stories(data: Path) -> Iterator[tuple[str, str]]:
 
 
 def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
-    """All of them, each once; ambiguous comments are left out, and those that the classifier labels otherwise.
+    """All of them, each once, and mixed ones; ambiguous comments are left out, and those that the classifier labels
+    otherwise.
 
     Args:
         embed: the teacher's unit vectors [n, d] of n texts.
@@ -135,7 +141,28 @@ def judged_sentences(data: Path, embed: Embed) -> list[Judged]:
                 continue
             lead = scores[:, column] - np.delete(scores, column, axis=1).max(axis=1)
             found += [Judged(told[place][0], sentiment, source) for place in np.argsort(-lead)[:CLEAREST]]
-    return list({row.text: row for row in found}.values())
+    distinct = list({row.text: row for row in found}.values())
+    return [*distinct, *mixed(distinct)]
+
+
+def mixed(judged: Sequence[Judged]) -> Iterator[Judged]:
+    """Texts of two sources of which one is neutral, in either order: the other's sentiment is the whole's.
+
+    So a sentiment is found that takes a small part of a text, whatever the rest is about.
+    """
+    rng = random.Random(1)
+    texts: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    beside: dict[str, list[str]] = defaultdict(list)
+    for row in judged:
+        texts[row.sentiment][row.source].append(row.text)
+        if row.sentiment == NEUTRAL and len(row.text.split()) <= BESIDE:
+            beside[row.source].append(row.text)
+    for sentiment, sources in texts.items():
+        for _ in range(MIXED):
+            source, other = rng.choice(list(sources)), rng.choice(list(beside))
+            if source != other:
+                pair = rng.choice(sources[source]), rng.choice(beside[other])
+                yield Judged(" ".join(rng.sample(pair, 2)), sentiment, "mixed")
 
 
 def _instances(data: Path, *names: str) -> Iterator[dict[str, str]]:
