@@ -256,6 +256,27 @@ def test_vectors_are_turned_to_their_principal_axes(prepared: Any, teacher: Any)
     assert (size.diff() <= 1e-3).all(), "the leading dimensions hold the most"
 
 
+def test_a_finished_models_axes_are_found_by_its_vectors(
+    recipe: Any, prepared: Any, teacher: Any, tmp_path: Path
+) -> None:
+    from anytask.checkpoint import load_checkpoint
+
+    turned = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0].astype(np.float32)
+    texts = [prepared.texts.text(number, NOTHING) for number in range(100)]
+    plain = recipe("teacher").Teacher(tiny_bert(), teacher.kept, cls=3)
+    ids = [teacher.own_ids(text.ids) for text in texts]
+    recipe("prepare").convert(plain.bert, ids, prepared.tokenizer, teacher.kept, turned, tmp_path / "start")
+    model = load_checkpoint(tmp_path / "start")
+
+    found = recipe("axes").axes_of(model, plain, texts)
+    assert np.allclose(found.T @ found, np.eye(32), atol=1e-5)
+    theirs, ours = plain.vectors([text.ids for text in texts]), recipe("axes").vectors_of(model, texts)
+    with_its_own = (theirs @ found * ours).sum(1).mean()
+    assert with_its_own > 0.9
+    assert with_its_own >= (theirs @ turned * ours).sum(1).mean() - 1e-5
+    assert with_its_own > (theirs @ prepared.rotation * ours).sum(1).mean() + 0.5
+
+
 def test_each_token_is_compared_with_the_teachers_of_the_same_text(recipe: Any, prepared: Any, teacher: Any) -> None:
     batches, imitation = recipe("batches"), recipe("imitation")
     stage = batches.Stage(3, taught_tokens=64, instructed=0.5, task_tokens=32)
@@ -364,81 +385,54 @@ def test_free_wordings_keep_what_the_instruction_says(recipe: Any) -> None:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A data folder of a few tasks, comments, examples and passages."""
-    tasks = [
-        {
-            "name": "task1_snli_neutral_to_contradiction_text_modification",
-            "instances": [{"input": "Sentence 1: A dog runs. Sentence 2: A dog is red.", "output": "A dog sleeps."}],
-        },
-        {
-            "name": "task1340_msr_text_compression_compression",
-            "instances": [
-                {"input": "Ann, who was tired, had met Bob in 1999 .", "output": "Ann had met Bob ."},
-                {"input": "Ann had met Bob .", "output": "Ann met Bob once ."},
-            ],
-        },
-        {
-            "name": "task955_wiki_auto_style_transfer",
-            "instances": [{"input": "Bob is old .", "output": "Bob , who is a farmer , is old ."}],
-        },
-        {
-            "name": "task068_abductivenli_incorrect_answer_generation",
-            "instances": [
-                {"input": "Beginning: Ann ran. Middle: Ann fell. Ending: Ann wept.", "output": "Ann won."},
-            ],
-        },
-        {
-            "name": "task040_qasc_question_generation",
-            "instances": [{"input": "Fact: acid helps digest fats.", "output": "What helps digest fats?"}],
-        },
-        {
-            "name": "task1326_qa_zre_question_generation_from_answer",
-            "instances": [{"input": "Context : Ann died in 1820 . \nAnswer : 1820", "output": "When did Ann die?"}],
-        },
-        {
-            "name": "task1327_qa_zre_answer_generation_from_question",
-            "instances": [
-                {"input": "Context : Bob lived in Rome . \nQuestion : Where did Bob live?", "output": "Rome"}
-            ],
-        },
-        {
-            "name": "task1364_hans_answer_generation",
-            "instances": [
-                {"input": "The judge by the door saw the boy .", "output": "The boy saw the judge ."},
-                {"input": "The boy that the judge saw met the girl .", "output": "The girl met the judge ."},
-            ],
-        },
-        {
-            "name": "task927_yelp_negative_to_positive_style_transfer",
-            "instances": [{"input": "the tea was cold .", "output": "the tea was lovely ."}],
-        },
-        {
-            "name": "task1339_peixian_equity_evaluation_corpus_text_completion",
-            "instances": [
-                {"input": "SENTENCE: Ann feels <blank>.\n EMOTION: joy", "output": "Ann feels glad."},
-                {"input": "SENTENCE: Ann feels <blank>.\n EMOTION: anger", "output": "Ann feels cross."},
-            ],
-        },
-        {
-            "name": "task1342_amazon_us_reviews_title",
-            "instances": [{"input": "It arrived quite cold. What a lovely red door.", "output": "A lovely case"}],
-        },
-        {
-            "name": "task293_storycommonsense_emotion_text_generation",
-            "instances": [
-                {"input": "Context: None \n Sentence: Ann was on cloud nine. \n Character: Ann", "output": "glad"},
-                {"input": "Context: Ann ran. \n Sentence: Bob looked on. \n Character: Bob", "output": "None"},
-            ],
-        },
-        {
-            "name": "task749_glucose_reverse_cause_emotion_detection",
-            "instances": [
-                {
-                    "input": "story: It rained. Bob missed the boat.\n selected sentence: Bob missed the boat.",
-                    "output": "Bob misses the boat >Causes> Bob feel(s) cross",
-                }
-            ],
-        },
-    ]
+    tasks = {
+        "task1_snli_neutral_to_contradiction_text_modification": [
+            ("Sentence 1: A dog runs. Sentence 2: A dog is red.", "A dog sleeps."),
+        ],
+        "task1340_msr_text_compression_compression": [
+            ("Ann, who was tired, had met Bob in 1999 .", "Ann had met Bob ."),
+            ("Ann had met Bob .", "Ann met Bob once ."),
+        ],
+        "task955_wiki_auto_style_transfer": [
+            ("Bob is old .", "Bob , who is a farmer , is old ."),
+        ],
+        "task068_abductivenli_incorrect_answer_generation": [
+            ("Beginning: Ann ran. Middle: Ann fell. Ending: Ann wept.", "Ann won."),
+        ],
+        "task040_qasc_question_generation": [
+            ("Fact: acid helps digest fats.", "What helps digest fats?"),
+        ],
+        "task1326_qa_zre_question_generation_from_answer": [
+            ("Context : Ann died in 1820 . \nAnswer : 1820", "When did Ann die?"),
+        ],
+        "task1327_qa_zre_answer_generation_from_question": [
+            ("Context : Bob lived in Rome . \nQuestion : Where did Bob live?", "Rome"),
+        ],
+        "task1364_hans_answer_generation": [
+            ("The judge by the door saw the boy .", "The boy saw the judge ."),
+            ("The boy that the judge saw met the girl .", "The girl met the judge ."),
+        ],
+        "task927_yelp_negative_to_positive_style_transfer": [
+            ("the tea was cold .", "the tea was lovely ."),
+        ],
+        "task1339_peixian_equity_evaluation_corpus_text_completion": [
+            ("SENTENCE: Ann feels <blank>.\n EMOTION: joy", "Ann feels glad."),
+            ("SENTENCE: Ann feels <blank>.\n EMOTION: anger", "Ann feels cross."),
+        ],
+        "task1342_amazon_us_reviews_title": [
+            ("It arrived quite cold. What a lovely red door.", "A lovely case"),
+        ],
+        "task293_storycommonsense_emotion_text_generation": [
+            ("Context: None \n Sentence: Ann was on cloud nine. \n Character: Ann", "glad"),
+            ("Context: Ann ran. \n Sentence: Bob looked on. \n Character: Bob", "None"),
+        ],
+        "task749_glucose_reverse_cause_emotion_detection": [
+            (
+                "story: It rained. Bob missed the boat.\n selected sentence: Bob missed the boat.",
+                "Bob misses the boat >Causes> Bob feel(s) cross",
+            ),
+        ],
+    }
     first, second, third = (f"The {noun} has a red door and a wide roof." for noun in ("house", "barn", "mill"))
     passages = [{"text": f"{first} {second} {third}", "domain": domain} for domain in ("tech", "book")]
     judged = {
@@ -448,7 +442,10 @@ def data(tmp_path: Path) -> Path:
     passages += [{"text": text, "domain": domain} for domain, text in judged.items()]
     emotions = {"joy": "So lovely.", "anger": "How cross!", "neutral": "A red door.", "curiosity": "Where is it?"}
     files = {
-        "superni_tasks": tasks,
+        "superni_tasks": [
+            {"name": name, "instances": [{"input": given, "output": output} for given, output in instances]}
+            for name, instances in tasks.items()
+        ],
         "text/plain_english": passages,
         "classification/goemotions": [
             *({"text": text, "label": label} for label, text in emotions.items()),
@@ -594,11 +591,13 @@ def test_a_neutral_text_beside_another_leaves_its_sentiment(recipe: Any) -> None
     rows = [judged("Lovely!", "positive", "notes"), judged("Bad.", "negative", "notes")]
     rows += [judged("It is red.", "neutral", "notes"), judged("On the left.", "neutral", "manuals")]
     found = list(recipe("sentiment").mixed(rows))
-    assert {(row.text, row.sentiment) for row in found} == {
+    plain = {(row.text, row.sentiment) for row in found if not set(row.text) & set(",;-") and " and " not in row.text}
+    assert plain == {
         (text, sentiment)
         for one, sentiment in (("Lovely!", "positive"), ("Bad.", "negative"), ("It is red.", "neutral"))
         for text in (f"{one} On the left.", f"On the left. {one}")
     }, "of two sources"
+    assert {row.text for row in found} > {"Lovely, On the left.", "On the left and Bad.", "It is red - On the left."}
     assert {row.source for row in found} == {"mixed"}
 
 

@@ -62,6 +62,12 @@ def instruction_tasks(data: Path) -> dict[str, list[dict[str, Any]]]:
     return {task["name"]: task["instances"] for _, task in read_rows(data / "superni_tasks.jsonl.gz")}
 
 
+def instances(data: Path, *names: str) -> Iterator[dict[str, Any]]:
+    """The instances of the Super-NaturalInstructions tasks of these names, one task after another."""
+    for name in names:
+        yield from instruction_tasks(data).get(name, ())
+
+
 def instruction_task_texts(data: Path, rng: random.Random, per_task: int = 150) -> Iterator[str]:
     """Inputs and natural-language outputs of the Super-NaturalInstructions tasks."""
     for instances in instruction_tasks(data).values():

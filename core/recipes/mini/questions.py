@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from corpus import cut, instruction_tasks
+from corpus import cut, instances
 
 OF_SENTENCES = (
     "task003_mctaco_question_generation_event_duration",
@@ -44,7 +44,6 @@ GIVEN_TOO = re.compile(r"\n(?:Answer|Subject) : ")
 
 def questions(data: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str, None]]:
     """Pairs of a question and its text, without a hard negative, from the tasks of these names."""
-    for name in names:
-        for instance in instruction_tasks(data).get(name, ()):
-            text, _, asked = HEADING.sub("", instance["input"]).partition(QUESTION)
-            yield cut(asked or instance["output"]), cut(GIVEN_TOO.split(text)[0]), None
+    for instance in instances(data, *names):
+        text, _, asked = HEADING.sub("", instance["input"]).partition(QUESTION)
+        yield cut(asked or instance["output"]), cut(GIVEN_TOO.split(text)[0]), None

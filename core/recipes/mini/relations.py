@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import cut, instruction_tasks, sentences_of
+from corpus import cut, instances, instruction_tasks, sentences_of
 
 from anytask.training.building.json_rows import read_rows
 
@@ -56,9 +56,9 @@ def snli_relations(triplets: Sequence[dict[str, Any]]) -> Iterator[tuple[str, st
 
 def rewritten_relations(data: Path) -> Iterator[tuple[str, str]]:
     """Pairs of one relation, and the same with the second sentence rewritten for another."""
-    for name, instances in instruction_tasks(data).items():
+    for name, rows in instruction_tasks(data).items():
         if found := REWRITTEN.fullmatch(name):
-            for number, instance in enumerate(instances):
+            for number, instance in enumerate(rows):
                 if sentences := TWO_SENTENCES.fullmatch(instance["input"].strip()):
                     first, second = sentences.groups()
                     yield pair_text(first, second, number), found[1]
@@ -98,9 +98,8 @@ def split_relations(data: Path, most: int = 4000) -> Iterator[tuple[str, str]]:
 
 def shortened_relations(data: Path) -> Iterator[tuple[str, str]]:
     """A text with what people made shorter of it and with that altered; and the shorter one with the whole."""
-    tasks = instruction_tasks(data)
-    found = [(each["input"], each["output"]) for name in SHORTENED for each in tasks.get(name, ())]
-    found += [(each["output"], each["input"]) for each in tasks.get(EXTENDED, ())]
+    found = [(each["input"], each["output"]) for each in instances(data, *SHORTENED)]
+    found += [(each["output"], each["input"]) for each in instances(data, EXTENDED)]
     found = [(whole, short) for whole, short in found if len(short.split()) <= SHORTER * len(whole.split())]
     alter = Alteration([whole for whole, _ in found], random.Random(3))
     for number, (whole, short) in enumerate(found):
@@ -109,7 +108,7 @@ def shortened_relations(data: Path) -> Iterator[tuple[str, str]]:
 
 def story_relations(data: Path) -> Iterator[tuple[str, str]]:
     """A story with its middle, and with a middle that would spoil it; and what is left of it with the middle."""
-    for number, instance in enumerate(instruction_tasks(data).get(SPOILT_STORIES, ())):
+    for number, instance in enumerate(instances(data, SPOILT_STORIES)):
         if parts := STORY.fullmatch(instance["input"].strip()):
             beginning, middle, ending = parts.groups()
             whole, rest = " ".join(parts.groups()), f"{beginning} {ending}"
@@ -118,7 +117,7 @@ def story_relations(data: Path) -> Iterator[tuple[str, str]]:
 
 def role_relations(data: Path) -> Iterator[tuple[str, str]]:
     """A sentence with who does what to whom in it, and with the two in each other's role, which doesn't follow."""
-    for number, instance in enumerate(instruction_tasks(data).get(SWAPPED_ROLES, ())):
+    for number, instance in enumerate(instances(data, SWAPPED_ROLES)):
         if parts := ROLES.fullmatch(instance["output"].strip()):
             one, does, other = parts.groups()
             whole, swapped = instance["input"], instance["output"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from corpus import instruction_tasks, sentences_of
+from corpus import instances, sentences_of
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -48,8 +48,12 @@ READ = 16_000
 """Most sentences of an unlabelled source that are classified."""
 CLEAREST = 400
 """Texts of a sentiment taken from an unlabelled source."""
-MIXED = 4000
+MIXED = 12_000
 """Most texts of a sentiment made of two sources."""
+SHORTEST_OF = 3
+"""Of so many drawn texts the shortest is the one of a mixed text that has the sentiment."""
+JOINS = " ", ", ", "; ", " - ", " and "
+"""What stands between the two."""
 BESIDE = 20
 """Most words of the neutral one of the two."""
 
@@ -74,16 +78,16 @@ def comments(data: Path) -> Iterator[Judged]:
 
 def labelled_sentences(data: Path) -> Iterator[Judged]:
     """Complaints in reviews and the praise that they were turned into; sentences that name a feeling."""
-    for instance in _instances(data, PRAISE_FROM_COMPLAINTS):
+    for instance in instances(data, PRAISE_FROM_COMPLAINTS):
         yield Judged(instance["input"], NEGATIVE, "reviews")
         yield Judged(instance["output"], POSITIVE, "reviews")
-    for instance in _instances(data, FEELINGS):
+    for instance in instances(data, FEELINGS):
         yield Judged(instance["output"], POSITIVE if "EMOTION: joy" in instance["input"] else NEGATIVE, "feelings")
 
 
 def unlabelled_sentences(data: Path) -> dict[str, list[str]]:
     """Sentences of sources that say nothing of their sentiment, `READ` of each at most, in random order."""
-    reviews = list(_instances(data, *REVIEWS))
+    reviews = list(instances(data, *REVIEWS))
     found: dict[str, list[str]] = {
         "reviews": [sentence for review in reviews for sentence in sentences_of(review["input"])],
         "titles": [review["output"] for review in reviews],
@@ -112,10 +116,10 @@ def terms(data: Path) -> Iterator[tuple[str, str]]:
 
 def stories(data: Path) -> Iterator[tuple[str, str]]:
     """Sentences of stories with what somebody feels there."""
-    for instance in _instances(data, EMOTIONS_OF_STORIES):
+    for instance in instances(data, EMOTIONS_OF_STORIES):
         if (sentence := STORY.search(instance["input"])) and instance["output"] != "None":
             yield sentence[1], instance["output"]
-    for instance in _instances(data, CAUSES_OF_EMOTIONS):
+    for instance in instances(data, CAUSES_OF_EMOTIONS):
         if (sentence := CAUSE.search(instance["input"])) and (felt := FELT.search(instance["output"])):
             yield sentence[1].strip(), felt[1]
 
@@ -161,10 +165,11 @@ def mixed(judged: Sequence[Judged]) -> Iterator[Judged]:
         for _ in range(MIXED):
             source, other = rng.choice(list(sources)), rng.choice(list(beside))
             if source != other:
-                pair = rng.choice(sources[source]), rng.choice(beside[other])
-                yield Judged(" ".join(rng.sample(pair, 2)), sentiment, "mixed")
+                short = min(rng.choices(sources[source], k=SHORTEST_OF), key=len)
+                pair = rng.sample([short, rng.choice(beside[other])], 2)
+                yield Judged(joined(*pair, rng.choice(JOINS)), sentiment, "mixed")
 
 
-def _instances(data: Path, *names: str) -> Iterator[dict[str, str]]:
-    for name in names:
-        yield from instruction_tasks(data).get(name, ())
+def joined(first: str, second: str, join: str) -> str:
+    """Two texts as one; the first keeps its full stop only where a space is between them."""
+    return f"{first if join == ' ' else first.rstrip(' .!?')}{join}{second}"

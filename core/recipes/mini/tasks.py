@@ -42,6 +42,21 @@ SUPER_NI = 0.07
 """Weight of each task of Super-NaturalInstructions, which together outweigh the others."""
 LABELLED = 0.7
 """Weight of each other labelled task of the mixture: they are many, and searching is to be learnt too."""
+QUESTIONS = {
+    "question_sentences": (
+        (
+            "Represent the question for retrieving a sentence that answers it: ",
+            "Represent the sentence for retrieval: ",
+        ),
+        OF_SENTENCES,
+    ),
+    "question_passages": ((DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION), OF_PASSAGES),
+    "question_forum_answers": (
+        ("Represent the forum question for retrieving answers: ", "Represent the forum answer for retrieval: "),
+        OF_FORUMS,
+    ),
+}
+"""Instructions of questions with what they were asked of, and the tasks that have them."""
 
 
 @dataclass
@@ -156,27 +171,8 @@ def derived_tasks(data: Path, embed: Embed) -> Iterator[Task]:
         sources=sources,
         weight=2,
     )
-    yield Task(
-        "question_sentences",
-        (
-            "Represent the question for retrieving a sentence that answers it: ",
-            "Represent the sentence for retrieval: ",
-        ),
-        list(questions(data, OF_SENTENCES)),
-        weight=3,
-    )
-    yield Task(
-        "question_passages",
-        (DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION),
-        list(questions(data, OF_PASSAGES)),
-        weight=3,
-    )
-    yield Task(
-        "question_forum_answers",
-        ("Represent the forum question for retrieving answers: ", "Represent the forum answer for retrieval: "),
-        list(questions(data, OF_FORUMS)),
-        weight=3,
-    )
+    for name, (instructions, asked) in QUESTIONS.items():
+        yield Task(name, instructions, list(questions(data, asked)), weight=3)
     alike = [(row["query"], row["pos"], (row.get("neg") or [None])[0]) for row in triplets]
     yield Task("sentence_similarity", both("Represent the sentence for measuring semantic similarity: "), alike)
     yield Task(

@@ -3,20 +3,24 @@ them; from half way between the two, more of both at a lower rate; last, int8.
 
     python core/recipes/mini/train.py --prepared build/mini --out build/mini/model
 
+With `--further FOLDER` the last stage alone, from the finished model in that folder.
+
 All stages are runs of `anytask.training.trainer.Trainer`: killed at any point, the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from averaging import between
+from axes import axes_of
 from batches import SEED, MiniBatches, Stage
 from imitation import ImitatingTrainer
-from store import Prepared
+from store import NOTHING, Prepared
 from teacher import Teacher, teacher_folder
 from vocabulary import t5_tokenizer
 
@@ -46,6 +50,8 @@ INSTRUCTED = 0.5
 """How far the last stage's start is on the way from the distilled to the instructed model."""
 SETTLED = 0.75
 """How far the shipped model is on the way from that start to the last stage's end."""
+AXES_TEXTS = 16_384
+"""Texts that a finished model's axes are found by."""
 
 
 def run(
@@ -65,26 +71,43 @@ def run(
     return trainer.trained()
 
 
+def settle(start: Checkpoint, prepared: Prepared, teacher: Teacher, steps: int, out: Path) -> None:
+    """The last stage: `out/settle` from `start`, and `out/mini`, what is shipped."""
+    stage = Stage(steps, taught_tokens=2048, instructed=0.7, task_tokens=3072)
+    settled = run(deepcopy(start), prepared, teacher, stage, SETTLE, out / "settle")
+    mini = between(start, settled, SETTLED)
+    Instructor.from_checkpoint(mini, dtype="int8", device="cpu").save_pretrained(out / "mini")
+
+
+def start_on(prepared: Prepared, kept: Sequence[int], model: Path) -> tuple[Checkpoint, Teacher]:
+    """A finished model, and the teacher on its axes."""
+    start = load_checkpoint(model)
+    texts = [prepared.texts.text(place, NOTHING) for place in range(min(AXES_TEXTS, len(prepared.texts)))]
+    return start, Teacher.load(kept, axes_of(start, Teacher.load(kept), texts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepared", type=Path, default=Path("build/mini"))
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
+    parser.add_argument("--further", type=Path, metavar="FOLDER", help="a finished model, to be taught further")
     parser.add_argument("--distil-steps", type=int, default=1100)
     parser.add_argument("--instruct-steps", type=int, default=600)
     parser.add_argument("--settle-steps", type=int, default=750)
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
-    teacher = Teacher.load(t5_tokenizer(teacher_folder() / "tokenizer.json")[1], prepared.rotation)
-    start = load_checkpoint(arguments.prepared / "start")
-    stage = Stage(arguments.distil_steps, taught_tokens=4096, instructed=0.3)
-    distilled = run(start, prepared, teacher, stage, DISTIL, arguments.out / "distil")
-    stage = Stage(arguments.instruct_steps, taught_tokens=1536, instructed=1.0, task_tokens=3072)
-    trained = run(deepcopy(distilled), prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
-    halfway = between(distilled, trained, INSTRUCTED)
-    stage = Stage(arguments.settle_steps, taught_tokens=2048, instructed=0.7, task_tokens=3072)
-    settled = run(deepcopy(halfway), prepared, teacher, stage, SETTLE, arguments.out / "settle")
-    mini = between(halfway, settled, SETTLED)
-    Instructor.from_checkpoint(mini, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
+    kept = t5_tokenizer(teacher_folder() / "tokenizer.json")[1]
+    if arguments.further:
+        start, teacher = start_on(prepared, kept, arguments.further)
+    else:
+        teacher = Teacher.load(kept, prepared.rotation)
+        converted = load_checkpoint(arguments.prepared / "start")
+        stage = Stage(arguments.distil_steps, taught_tokens=4096, instructed=0.3)
+        distilled = run(converted, prepared, teacher, stage, DISTIL, arguments.out / "distil")
+        stage = Stage(arguments.instruct_steps, taught_tokens=1536, instructed=1.0, task_tokens=3072)
+        instructed = run(deepcopy(distilled), prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
+        start = between(distilled, instructed, INSTRUCTED)
+    settle(start, prepared, teacher, arguments.settle_steps, arguments.out)
 
 
 if __name__ == "__main__":
