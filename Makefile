@@ -53,11 +53,11 @@ evaluate-mini: $(VENV)/.test ## measure MODEL against the targets of the bundled
 	@$(PIP) install -q -c requirements.lock -r core/recipes/mini/requirements.txt
 	@$(BIN)/python core/recipes/mini/evaluate.py $(MODEL) --data $(DATA) $(ARGS)
 
-mini: $(VENV)/.test ## train the bundled model anew from DATA (hours on two cores; goes on where it stopped)
+mini: $(VENV)/.test ## train the bundled model anew from DATA (hours on two cores; goes on where it stopped; ARGS="--further FOLDER")
 	@$(PIP) install -q -c requirements.lock -r core/recipes/mini/requirements.txt
 	@test -f build/medi/medi.jsonl.zst || $(MAKE) medi
 	@$(BIN)/python core/recipes/mini/prepare.py --data $(DATA)
-	@$(BIN)/python core/recipes/mini/train.py
+	@$(BIN)/python core/recipes/mini/train.py $(ARGS)
 
 matrix: $(VENV)/.test ## run the tests with the lowest and the newest frameworks (ARGS="langchain --resume")
 	@$(PIP) install -q -c requirements.lock uv

@@ -28,6 +28,11 @@ def teacher_folder() -> Path:
     return Path(importlib.import_module(PACKAGE).get_model_path())
 
 
+def computes_bfloat16() -> bool:
+    """Whether this machine has instructions for bfloat16; without them it takes several times as long as float32."""
+    return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def load_bert(dtype: torch.dtype = torch.float32) -> BertModel:
     """Its encoder, for inference."""
     bert: BertModel = BertModel.from_pretrained(teacher_folder(), add_pooling_layer=False, dtype=dtype)
@@ -51,7 +56,7 @@ class Lesson:
 
 @dataclass
 class Teacher:
-    """all-MiniLM-L6-v2 in bfloat16, its vectors turned to their principal axes.
+    """all-MiniLM-L6-v2, its vectors turned to their principal axes.
 
     Args:
         bert: the encoder.
@@ -75,9 +80,10 @@ class Teacher:
 
     @staticmethod
     def load(kept: Sequence[int], rotation: NDArray[np.float32] | None = None) -> Teacher:
-        """The teacher on a GPU where there is one."""
+        """The teacher on a GPU where there is one, in bfloat16 where that is computed."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return Teacher(load_bert(torch.bfloat16).to(device), kept, rotation)
+        dtype = torch.bfloat16 if computes_bfloat16() else torch.float32
+        return Teacher(load_bert(dtype).to(device), kept, rotation)
 
     def own_ids(self, text: NDArray[np.int32]) -> list[int]:
         """BERT's ids for the student's, `</s>` last."""

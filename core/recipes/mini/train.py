@@ -21,7 +21,7 @@ from axes import axes_of
 from batches import SEED, MiniBatches, Stage
 from imitation import ImitatingTrainer
 from store import NOTHING, Prepared
-from teacher import Teacher, teacher_folder
+from teacher import Teacher, computes_bfloat16, teacher_folder
 from vocabulary import t5_tokenizer
 
 from anytask import Instructor
@@ -36,7 +36,6 @@ DISTIL = TrainingOptions(
     warmup_ratio=0.05,
     schedule="cosine",
     dropout=0.0,
-    precision="bfloat16",
     chunk_tokens=1 << 20,
     log_every=20,
     save_every=100,
@@ -62,8 +61,10 @@ def run(
     options: TrainingOptions,
     folder: Path,
 ) -> Checkpoint:
-    """Train a stage in `folder`, or go on with it."""
+    """Train a stage in `folder`, or go on with it, if need be in the precision of another machine."""
     check_settings(folder, {"stage": asdict(stage), "options": options.to_json()})
+    if computes_bfloat16():
+        options = replace(options, precision="bfloat16")
     batches = MiniBatches(prepared, stage, options.seed, teacher)
     trainer = ImitatingTrainer(checkpoint, options, batches, make_accelerator(options, None), folder)
     trainer.run()
