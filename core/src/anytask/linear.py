@@ -5,7 +5,7 @@ each call. oneDNN with a weight in its own blocked layout comes close to the pro
 the operators that torch's compiler emits for linear layers, whose signatures are the same in torch 2.6 and 2.13:
 `mkldnn::_reorder_linear_weight` and `mkldnn::_linear_pointwise` for floats, `onednn::qlinear_prepack` and
 `onednn::qlinear_pointwise` for integers. Where torch was built without them, or the processor lacks the instructions,
-the same numbers come from `F.linear`.
+the same numbers come from `F.linear`; bfloat16 weights are multiplied in float32 there.
 
 A product takes rows x [T, in], float32, and a positive factor for each row [T, 1]; it gives values [T, out], float32
 or bfloat16, and again a factor for each row, or None: the result is values times factor. Integer products leave that
@@ -52,8 +52,15 @@ def packs_float() -> bool:
 
 @cache
 def packs_bfloat16() -> bool:
-    """Whether oneDNN multiplies bfloat16 on this processor."""
-    return packs_float() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether oneDNN multiplies bfloat16 with instructions that the processor has.
+
+    On an x86 processor with AVX-512 alone it converts in each product, and takes three to four times as long as with
+    float32.
+    """
+    if not packs_float() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    is_x86 = torch.cpu._is_avx2_supported()
+    return not is_x86 or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 @cache
@@ -63,7 +70,8 @@ def packs_int8() -> bool:
 
 
 class FloatLinear:
-    """A product with a float32 or bfloat16 matrix, computed in its precision.
+    """A product with a float32 or bfloat16 matrix, computed in its precision; in float32, which the matrix is held in
+    too, where the processor can't multiply bfloat16.
 
     Args:
         weight: [out, in].
@@ -73,21 +81,23 @@ class FloatLinear:
     def __init__(self, weight: Tensor, activation: str | None = None) -> None:
         self.dtype = weight.dtype
         self._activation = activation
-        supported = packs_bfloat16() if weight.dtype == torch.bfloat16 else packs_float()
-        self._packed = supported and bool(weight.sum().isfinite())  # oneDNN's ReLU would turn NaN into zero
+        if weight.dtype == torch.bfloat16 and not packs_bfloat16():
+            weight = weight.float()
+        self._computed = weight.dtype
+        self._packed = packs_float() and bool(weight.sum().isfinite())  # oneDNN's ReLU would turn NaN into zero
         self._weight = (
             torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR_ROWS) if self._packed else weight.clone()
         )
 
     def state(self) -> dict[str, Tensor]:
         """The matrix as it was given, as "weight"."""
-        return {"weight": self._weight.to_dense() if self._packed else self._weight}
+        return {"weight": (self._weight.to_dense() if self._packed else self._weight).to(self.dtype)}
 
     def __call__(self, x: Tensor, factor: Tensor | None = None) -> Rows:
         """See the module; `x` is overwritten. The factor of the result is None."""
         if factor is not None:
             x.mul_(factor)
-        x = x.to(self.dtype)
+        x = x.to(self._computed)
         if self._packed:
             name, algorithm = FUSED[self._activation]
             return torch.ops.mkldnn._linear_pointwise(x, self._weight, None, name, [], algorithm), None
