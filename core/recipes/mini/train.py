@@ -26,6 +26,7 @@ from vocabulary import t5_tokenizer
 
 from anytask import Instructor
 from anytask.checkpoint import Checkpoint, load_checkpoint
+from anytask.files.work_folder import digest
 from anytask.training.options import TrainingOptions
 from anytask.training.report.curves import draw_curves
 from anytask.training.run import check_settings, make_accelerator
@@ -48,7 +49,7 @@ SETTLE = replace(INSTRUCT, learning_rate=3e-4, seed=SEED + 2)
 INSTRUCTED = 0.5
 """How far the last stage's start is on the way from the distilled to the instructed model."""
 SETTLED = 0.75
-"""How far the shipped model is on the way from that start to the last stage's end."""
+"""How far the result is on the way from that start to the last stage's end, unless it is told."""
 AXES_TEXTS = 16_384
 """Texts that a finished model's axes are found by."""
 
@@ -60,9 +61,14 @@ def run(
     stage: Stage,
     options: TrainingOptions,
     folder: Path,
+    **about: str,
 ) -> Checkpoint:
-    """Train a stage in `folder`, or go on with it, if need be in the precision of another machine."""
-    check_settings(folder, {"stage": asdict(stage), "options": options.to_json()})
+    """Train a stage in `folder`, or go on with it, if need be in the precision of another machine.
+
+    Args:
+        about: what else must be the same to go on.
+    """
+    check_settings(folder, {"stage": asdict(stage), "options": options.to_json(), **about})
     if computes_bfloat16():
         options = replace(options, precision="bfloat16")
     batches = MiniBatches(prepared, stage, options.seed, teacher)
@@ -72,12 +78,12 @@ def run(
     return trainer.trained()
 
 
-def settle(start: Checkpoint, prepared: Prepared, teacher: Teacher, steps: int, out: Path) -> None:
-    """The last stage: `out/settle` from `start`, and `out/mini`, what is shipped."""
+def settle(
+    start: Checkpoint, prepared: Prepared, teacher: Teacher, steps: int, folder: Path, **about: str
+) -> Checkpoint:
+    """The last stage, from `start` to its end."""
     stage = Stage(steps, taught_tokens=2048, instructed=0.7, task_tokens=3072)
-    settled = run(deepcopy(start), prepared, teacher, stage, SETTLE, out / "settle")
-    mini = between(start, settled, SETTLED)
-    Instructor.from_checkpoint(mini, dtype="int8", device="cpu").save_pretrained(out / "mini")
+    return run(deepcopy(start), prepared, teacher, stage, SETTLE, folder, **about)
 
 
 def start_on(prepared: Prepared, kept: Sequence[int], model: Path) -> tuple[Checkpoint, Teacher]:
@@ -95,11 +101,14 @@ def main() -> None:
     parser.add_argument("--distil-steps", type=int, default=1100)
     parser.add_argument("--instruct-steps", type=int, default=600)
     parser.add_argument("--settle-steps", type=int, default=750)
+    parser.add_argument("--share", type=float, default=SETTLED, help="of the last stage's way that is kept")
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
     kept = t5_tokenizer(teacher_folder() / "tokenizer.json")[1]
     if arguments.further:
         start, teacher = start_on(prepared, kept, arguments.further)
+        folder, about = arguments.out / "further", {"from": digest(arguments.further)}
+        settled = settle(start, prepared, teacher, arguments.settle_steps, folder, **about)
     else:
         teacher = Teacher.load(kept, prepared.rotation)
         converted = load_checkpoint(arguments.prepared / "start")
@@ -108,7 +117,9 @@ def main() -> None:
         stage = Stage(arguments.instruct_steps, taught_tokens=1536, instructed=1.0, task_tokens=3072)
         instructed = run(deepcopy(distilled), prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
         start = between(distilled, instructed, INSTRUCTED)
-    settle(start, prepared, teacher, arguments.settle_steps, arguments.out)
+        settled = settle(start, prepared, teacher, arguments.settle_steps, arguments.out / "settle")
+    mini = between(start, settled, arguments.share)
+    Instructor.from_checkpoint(mini, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
 
 
 if __name__ == "__main__":
