@@ -344,6 +344,46 @@ def test_killed_training_goes_on_as_if_it_had_not_been(trainer: Any) -> None:
         assert torch.equal(weight, again.module.state_dict()[name]), name
 
 
+def test_a_model_is_trained_from_nothing_and_then_further(
+    trainer: Any,
+    recipe: Any,
+    prepared: Any,
+    teacher: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from anytask import Instructor
+
+    trainer("converted")  # leaves `start`
+    train, of_teacher = recipe("train"), recipe("teacher")
+    monkeypatch.setattr(
+        of_teacher.Teacher,
+        "load",
+        staticmethod(lambda kept, turn=None: of_teacher.Teacher(tiny_bert(), kept, turn, cls=3)),
+    )
+    monkeypatch.setattr(train, "teacher_folder", lambda: tmp_path)
+    monkeypatch.setattr(train, "t5_tokenizer", lambda _: (prepared.tokenizer, teacher.kept))
+
+    def run(*arguments: str) -> None:
+        steps = ("--distil-steps", "2", "--instruct-steps", "2", "--settle-steps", "2")
+        places = ("--prepared", str(tmp_path), "--out", str(tmp_path / "model"))
+        monkeypatch.setattr(sys, "argv", ["train.py", *places, *steps, *arguments])
+        train.main()
+
+    def vectors() -> Any:
+        return Instructor.from_pretrained(tmp_path / "model" / "mini", device="cpu").encode(["the cat sat", "a tree"])
+
+    run()
+    first = vectors()
+    (tmp_path / "model" / "mini").rename(tmp_path / "finished")
+    run("--further", str(tmp_path / "finished"), "--share", "0")
+    np.testing.assert_allclose(vectors(), first, atol=1e-2)
+    log = (tmp_path / "model" / "further" / "log.csv").read_text("utf-8")
+    run("--further", str(tmp_path / "finished"), "--share", "1")
+    assert np.abs(vectors() - first).max() > 1e-3
+    assert (tmp_path / "model" / "further" / "log.csv").read_text("utf-8") == log, "a finished stage is not run again"
+
+
 def test_muon_takes_the_layers_matrices_and_adamw_the_rest(trainer: Any) -> None:
     run = trainer("run")
     names = {id(parameter): name for name, parameter in run.module.named_parameters()}
