@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -259,6 +260,7 @@ class Neighbours(NamedTuple):
     corpus: list[str]
     embed: EmbedTexts
     sentence_transformer: Any
+    score: Callable[[str, str], float]
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +277,14 @@ def neighbours(sentences: list[str], tmp_path_factory: pytest.TempPathFactory) -
             known[kind] = embed_each(model, texts)
         return known[kind]
 
-    return Neighbours(pairs, sentences[120:160], embed, SentenceTransformer(str(folder), device="cpu"))
+    @cache
+    def vector(text: str, prompt: str) -> Any:
+        return model.encode(text, prompt)
+
+    def score(query: str, document: str) -> float:
+        return float(vector(query, QUERY) @ vector(document, DOCUMENT))
+
+    return Neighbours(pairs, sentences[120:160], embed, SentenceTransformer(str(folder), device="cpu"), score)
 
 
 @pytest.mark.parametrize(
@@ -315,5 +324,11 @@ def test_the_same_as_sentence_transformers(options: dict[str, Any], neighbours: 
         records, _ = mine_task([record(*pair) for pair in pairs], neighbours.embed, given, corpus=corpus)
         return {(one.query.text, one.pos.text): [text for _, text in one.neg] for one in records}
 
-    assert mined(**options) == expected
+    def scores(negatives: dict[tuple[str, str], list[str]]) -> list[list[float]]:
+        return [[neighbours.score(query, text) for text in found] for (query, _), found in negatives.items()]
+
+    ours = mined(**options)
+    assert list(ours) == list(expected)
+    for own, theirs in zip(scores(ours), scores(expected), strict=True):
+        assert own == pytest.approx(theirs, abs=1e-5), "other texts than those that are as near"
     assert not options or mined() != expected
