@@ -150,7 +150,9 @@ class Int8Linear:
 
     def _quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Unsigned bytes [T, in] with the zero at `_zero_point`, and the step between them in each row [T, 1]."""
-        peak = (x if self._follows_relu else x.abs()).amax(-1, keepdim=True)
+        peak = x.amax(-1, keepdim=True)
+        if not self._follows_relu:
+            peak = torch.maximum(peak, x.amin(-1, keepdim=True).neg_())  # without writing all magnitudes
         step = peak.clamp_min_(SMALLEST_PEAK).div_(self._levels)
         # the sum's low bits are the whole number; torch converts no floats to uint8 with vector instructions
         return x.mul_(step.reciprocal()).add_(self._rounding).view(torch.int32).to(torch.uint8), step
