@@ -321,6 +321,17 @@ def test_the_command_with_files_and_instructions(data: Path, tmp_path: Path) -> 
     assert max(map(len, tasks.values())) == 20
 
 
+def test_the_sources_of_some_kinds_alone(data: Path, tmp_path: Path) -> None:
+    recipe, whole, part = tmp_path / "recipe.toml", tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    recipe.write_text(RECIPE)
+    given = ("medi", "build", recipe, "--data", data, "--output")
+    assert anytask(*given, whole).exit_code == 0
+    assert anytask(*given, part, "--kind", "super-ni", "--kind", "paired").exit_code == 0
+    of_whole, of_part = by_task(whole), by_task(part)
+    assert of_part.keys() == of_whole.keys() - {"subjects"}
+    assert all(of_part[name] == of_whole[name] for name in of_part), "a task's records don't depend on other sources"
+
+
 def test_help_shows_an_example() -> None:
     assert "Example: anytask medi build medi.toml" in anytask("medi", "build", "--help").stdout
 
@@ -368,6 +379,11 @@ def test_pairs_that_the_cap_leaves_out_are_told(data: Path, tmp_path: Path) -> N
         (("RECIPE", "--data", "DATA", "--query-instruction", "x"), "a recipe has its own instructions"),
         (("--data", "DATA", "--paired", "x", "--document-instruction", "x"), "--document-instruction goes with"),
         (("RECIPE", "--data", "no/such/folder"), "no data folder at no/such/folder"),
+        (("--data", "DATA", "--labelled", "subjects.jsonl", "--kind", "labelled"), "--kind chooses among a recipe's"),
+        (
+            ("RECIPE", "--data", "DATA", "--kind", "pairs"),
+            "no source of kind 'pairs'; it has labelled, paired, super-ni",
+        ),
         (("none.toml", "--data", "DATA"), "none.toml"),
         (("RECIPE", "--data", "DATA", "--max-per-task", "0"), "max_per_task must be at least 1"),
         (("--data", "DATA", "--labelled", "answers.jsonl"), "answers.jsonl, line 1: no field 'text'"),

@@ -34,6 +34,9 @@ def build(
     output: Annotated[Path, typer.Option(help="Where the records go: .json or .jsonl, .gz or .zst.")],
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (.toml); without one, name files below.")] = None,
     data: Annotated[Path, typer.Option(help="The folder that the files are in.")] = Path(),
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Of a recipe only the sources of this kind: super-ni, labelled or paired.")
+    ] = None,
     super_ni: Annotated[
         list[str] | None,
         typer.Option(help="Super-NaturalInstructions tasks: .json, one a file, or .jsonl, one a line; a glob pattern."),
@@ -89,12 +92,16 @@ def build(
         patterns: dict[Kind, list[str] | None] = {"super-ni": super_ni, "labelled": labelled, "paired": paired}
         if (recipe is None) == (not any(patterns.values())):
             raise ValueError("give a recipe, or files by --super-ni, --labelled or --paired")
+        if recipe is None and kind:
+            raise ValueError("--kind chooses among a recipe's sources; files are named by their kind")
         if recipe is None:
             mixture = _recipe_of_files(patterns, query_instruction, document_instruction)
         elif query_instruction is None and document_instruction is None:
             mixture = load_recipe(recipe, data)
         else:
             raise ValueError("a recipe has its own instructions; reword them by name, with --instructions")
+        if kind:
+            mixture = _of_kinds(mixture, kind)
         given: dict[str, Any] = {
             "negatives": negatives,
             "max_per_task": max_per_task,
@@ -124,6 +131,13 @@ def build(
 def _tell(what: str, names: Sequence[str]) -> None:
     shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
     err.print(f"{what}: {shown}", markup=False, soft_wrap=True, highlight=False)
+
+
+def _of_kinds(recipe: Recipe, kinds: Sequence[str]) -> Recipe:
+    there = {source.kind for source in recipe.sources}
+    if missing := [kind for kind in kinds if kind not in there]:
+        raise ValueError(f"the recipe has no source of kind {missing[0]!r}; it has {', '.join(sorted(there))}")
+    return replace(recipe, sources=tuple(source for source in recipe.sources if source.kind in kinds))
 
 
 def _recipe_of_files(
