@@ -55,7 +55,8 @@ evaluate-mini: $(VENV)/.test ## measure MODEL against the targets of the bundled
 
 mini: $(VENV)/.test ## train the bundled model anew from DATA (hours on two cores; goes on where it stopped; ARGS="--further FOLDER")
 	@$(PIP) install -q -c requirements.lock -r core/recipes/mini/requirements.txt
-	@test -f build/medi/medi.jsonl.zst || $(MAKE) medi
+	@test -f build/mini/medi.jsonl.zst || \
+		$(BIN)/anytask medi build core/recipes/medi/medi.toml --kind super-ni --kind paired --data $(DATA) --output build/mini/medi.jsonl.zst
 	@$(BIN)/python core/recipes/mini/prepare.py --data $(DATA)
 	@$(BIN)/python core/recipes/mini/train.py $(ARGS)
 

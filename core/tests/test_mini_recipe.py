@@ -7,6 +7,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "mini"
 SENTENCE = "the a cat dog sat ran on under mat tree red old in big small house with and of light"
@@ -124,7 +126,7 @@ def test_heads_are_put_in_the_order_in_which_their_profiles_agree(recipe: Any) -
 
 @pytest.fixture
 def prepared(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> Any:
-    """What `prepare.py` leaves, of a hundred made-up texts and two tasks."""
+    """What `prepare.py` leaves, of a hundred made-up texts and three tasks."""
     rng = np.random.default_rng(0)
     tokenizer, kept = recipe("vocabulary").t5_tokenizer(bert_tokenizer)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -141,6 +143,14 @@ def prepared(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> Any:
         [
             tasks.Task("parity", tasks.both("Represent the text for classifying its number: "), labelled=labelled),
             tasks.Task("next", ("Represent the text for finding the next one: ", "Represent the text: "), pairs),
+            tasks.Task(
+                "partly",
+                tasks.both("Represent the text for classifying its first half: "),
+                labelled=[
+                    (f"{text} tree" if number % 3 else text, label) for number, (text, label) in enumerate(labelled)
+                ],
+                parts=[text if number % 3 else None for number, text in enumerate(texts)],
+            ),
         ],
         tokenizer,
         tmp_path,
@@ -162,13 +172,13 @@ def test_batches_are_the_same_whenever_they_are_asked_for(recipe: Any, prepared:
         first, again = one[step], other[step]
         assert [text.ids.tolist() for text in first.texts] == [text.ids.tolist() for text in again.texts]
         assert torch.equal(first.roles.keys, again.roles.keys)
-    assert {one[step].name for step in range(20)} == {"parity", "next"}
+    assert {one[step].name for step in range(20)} == {"parity", "next", "partly"}
 
 
 def test_a_batch_of_labelled_texts_has_every_label_and_source(recipe: Any) -> None:
     balanced = recipe("batches").balanced
     # 900 texts of label 0 and 90 of label 1; of each nine tenths are of source 0
-    rows = np.array([(text, text >= 900, text % 10 == 0) for text in range(990)], dtype=np.int32)
+    rows = np.array([(text, text >= 900, text % 10 == 0, -1) for text in range(990)], dtype=np.int32)
     drawn = balanced(rows, 60, np.random.default_rng(0))
     assert len(np.unique(drawn[:, 0])) == 60
     assert {tuple(row) for row in drawn.tolist()} < {tuple(row) for row in rows.tolist()}
@@ -178,7 +188,7 @@ def test_a_batch_of_labelled_texts_has_every_label_and_source(recipe: Any) -> No
 
 
 def test_a_batch_has_so_few_labels_that_each_comes_more_than_once(recipe: Any) -> None:
-    rows = np.array([(text, text % 500, 0) for text in range(2000)], dtype=np.int32)
+    rows = np.array([(text, text % 500, 0, -1) for text in range(2000)], dtype=np.int32)
     drawn = recipe("batches").balanced(rows, 64, np.random.default_rng(0))
     labels, counts = np.unique(drawn[:, 1], return_counts=True)
     assert len(labels) == 16
@@ -204,6 +214,23 @@ def test_labelled_texts_come_first_and_with_their_labels(recipe: Any, prepared: 
     numbers = {tuple(prepared.task_texts.text(row[0], NOTHING).ids): row[1] for row in prepared.rows[0]}
     assert [numbers[end] for end in ends] == batch.labels.tolist()
     assert next(batch for batch in found if batch.name == "next").labels is None
+
+
+def test_parts_that_have_the_label_come_behind_their_texts(recipe: Any, prepared: Any, teacher: Any) -> None:
+    batches = recipe("batches")
+    stage = batches.Stage(20, taught_tokens=64, instructed=0.5, task_tokens=96)
+    source = batches.MiniBatches(prepared, stage, 1, teacher)
+    batch = next(source[step] for step in range(20) if source[step].name == "partly")
+    bodies = [text.ids[text.pool_start : -1].tolist() for text in batch.texts]
+    tree = prepared.tokenizer.encode("tree", add_special_tokens=False).ids
+    wholes = [place for place in range(len(batch.labels)) if bodies[place][-1:] == tree]
+    assert len(batch.parts[0]) >= 3
+    assert set(batch.parts[0]) <= set(wholes)
+    for whole, part in batch.parts.T:
+        assert bodies[whole] == bodies[part] + tree
+        assert batch.labels[whole] == batch.labels[part]
+        assert part >= batch.parts[0].max()
+    assert sum(map(len, bodies[: len(batch.labels)])) <= 96
 
 
 def test_some_taught_texts_stand_behind_what_is_no_instruction(recipe: Any, prepared: Any, teacher: Any) -> None:
@@ -234,7 +261,7 @@ def test_prototypes_are_means_of_the_other_texts_of_a_label(recipe: Any) -> None
 
 
 def test_lesson_is_what_bert_says_of_each_text_alone(prepared: Any, teacher: Any) -> None:
-    texts = [prepared.texts.text(index, NOTHING).ids for index in (0, 5, 9)]
+    texts = [prepared.texts.text(index, NOTHING).ids for index in range(70)]
     lesson = teacher(texts)
     assert lesson.ends.tolist() == np.cumsum([len(text) for text in texts]).tolist()
     turn, start = torch.from_numpy(prepared.rotation), 0
@@ -293,8 +320,6 @@ def test_each_token_is_compared_with_the_teachers_of_the_same_text(recipe: Any, 
 @pytest.fixture
 def trainer(recipe: Any, prepared: Any, teacher: Any, tmp_path: Path) -> Any:
     """Makes trainers of the converted teacher that write to the named folder."""
-    pytest.importorskip("torch", minversion="2.9")  # Muon
-
     from anytask.checkpoint import load_checkpoint
     from anytask.training.options import TrainingOptions
     from anytask.training.run import make_accelerator
@@ -323,6 +348,19 @@ def test_imitation_brings_the_tokens_nearer_to_the_teachers(trainer: Any) -> Non
     run.optimizer.zero_grad()
     run.run()
     assert run.compute_gradient(run.source[0])[1]["layers"] < 0.9 * before
+
+
+def test_the_loss_counts_how_far_texts_are_from_their_parts_that_have_the_label(trainer: Any) -> None:
+    run = trainer("run")
+    run.module.eval()  # no dropout
+    batch = next(run.source[step] for step in range(20) if run.source[step].name == "partly")
+    order, (chunk,) = run._chunks(batch)
+    with torch.no_grad():
+        vectors = run._embed(chunk)[np.argsort(order)]
+    expected = np.mean([1 - float(vectors[whole] @ vectors[part]) for whole, part in batch.parts.T])
+    loss, told = run.compute_gradient(batch)
+    assert told["parts"] == pytest.approx(expected, abs=1e-5)
+    assert loss - run.compute_gradient(replace(batch, parts=None))[0] == pytest.approx(expected, abs=1e-4)
 
 
 def test_killed_training_goes_on_as_if_it_had_not_been(trainer: Any) -> None:
@@ -365,7 +403,7 @@ def test_a_model_is_trained_from_nothing_and_then_further(
     monkeypatch.setattr(train, "t5_tokenizer", lambda _: (prepared.tokenizer, teacher.kept))
 
     def run(*arguments: str) -> None:
-        steps = ("--distil-steps", "2", "--instruct-steps", "2", "--settle-steps", "2")
+        steps = ("--distil-steps", "2", "--instruct-steps", "2")
         places = ("--prepared", str(tmp_path), "--out", str(tmp_path / "model"))
         monkeypatch.setattr(sys, "argv", ["train.py", *places, *steps, *arguments])
         train.main()
@@ -394,6 +432,25 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(trainer: Any) -> None
     assert {name.rsplit(".", 2)[-2] for name in muon} == {"qkv", "o", "wi", "wo", "dense"}
     assert {"encoder.embed_tokens.weight", "encoder.relative_attention_bias.weight"} < adamw
     assert len(muon) + len(adamw) == len(names)
+
+
+def test_muon_takes_the_steps_of_torchs(recipe: Any) -> None:
+    pytest.importorskip("torch", minversion="2.9")  # has Muon
+    rng = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=rng) for shape in ((24, 96), (96, 24), (24, 24))]
+    ours, theirs = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    optimizers = (
+        recipe("optimizer").Muon(ours, 1e-2),
+        torch.optim.Muon(theirs, lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=rng)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, start in zip(ours, theirs, starts, strict=True):
+        assert (one - other).norm() < 0.02 * (other - start).norm(), "torch's is multiplied in bfloat16"
 
 
 def test_sentiments_cover_the_emotions_once(recipe: Any) -> None:
@@ -639,6 +696,8 @@ def test_a_neutral_text_beside_another_leaves_its_sentiment(recipe: Any) -> None
     }, "of two sources"
     assert {row.text for row in found} > {"Lovely, On the left.", "On the left and Bad.", "It is red - On the left."}
     assert {row.source for row in found} == {"mixed"}
+    assert all((row.part, row.sentiment) in {(told.text, told.sentiment) for told in rows} for row in found)
+    assert all(row.part.rstrip(".!") in row.text for row in found)
 
 
 def test_a_text_has_the_sentiment_of_what_it_is_said_to_mean(
@@ -675,5 +734,5 @@ def test_tasks_of_pairs_that_lead_to_bare_answers_or_other_questions_are_left_ou
 @pytest.mark.usefixtures("prepared")
 def test_prepared_tasks_are_described_in_json(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "tasks.json").read_text("utf-8"))
-    assert [task["name"] for task in told] == ["parity", "next"]
-    assert [task["labelled"] for task in told] == [True, False]
+    assert [task["name"] for task in told] == ["parity", "next", "partly"]
+    assert [task["labelled"] for task in told] == [True, False, True]

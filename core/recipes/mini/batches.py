@@ -141,6 +141,7 @@ class TaskTexts:
     Args:
         keys: [texts], which texts of the store they are.
         labels: [texts] of labelled ones.
+        parts: [2, m] places of labelled texts and of their parts that have the label, which are texts too.
     """
 
     name: str
@@ -149,6 +150,7 @@ class TaskTexts:
     pairs: int = 0
     negatives: int = 0
     labels: Tensor | None = None
+    parts: NDArray[np.int64] | None = None
 
 
 class MiniBatches:
@@ -182,24 +184,28 @@ class MiniBatches:
             taught=torch.arange(len(task.texts), len(task.texts) + len(learnt)),
             teacher=lesson.vectors,
         )
-        return TaughtBatch(task.name, [*task.texts, *learnt], roles, lesson, task.labels)
+        return TaughtBatch(task.name, [*task.texts, *learnt], roles, lesson, task.labels, task.parts)
 
     def _task_texts(self, rng: np.random.Generator) -> TaskTexts:
         """Texts of a task that is drawn by its weight and the square root of its size."""
         number = int(rng.choice(len(self.chances), p=self.chances))
         task, rows = self.prepared.tasks[number], self.prepared.rows[number]
         if task["labelled"]:
-            drawn = self._within_budget(balanced(rows, 2 * self.stage.pairs, rng), columns=1)
-            texts, keys = self._instructed(number, [drawn[:, 0]], rng)
-            return TaskTexts(task["name"], texts, keys, labels=torch.from_numpy(drawn[:, 1].astype(np.int64)))
-        drawn = self._within_budget(rows[rng.permutation(len(rows))[: self.stage.pairs]], columns=3)
+            drawn = self._within_budget(balanced(rows, 2 * self.stage.pairs, rng), columns=[0, 3])
+            partly = np.flatnonzero(drawn[:, 3] >= 0)
+            places = np.concatenate([drawn[:, 0], drawn[partly, 3]])
+            labels = np.concatenate([drawn[:, 1], drawn[partly, 1]]).astype(np.int64)
+            parts = np.stack([partly, len(drawn) + np.arange(len(partly))])
+            texts, keys = self._instructed(number, [places], rng)
+            return TaskTexts(task["name"], texts, keys, labels=torch.from_numpy(labels), parts=parts)
+        drawn = self._within_budget(rows[rng.permutation(len(rows))[: self.stage.pairs]], columns=[0, 1, 2])
         negatives = drawn[drawn[:, 2] >= 0, 2]
         texts, keys = self._instructed(number, [drawn[:, 0], drawn[:, 1], negatives], rng)
         return TaskTexts(task["name"], texts, keys, pairs=len(drawn), negatives=len(negatives))
 
-    def _within_budget(self, rows: NDArray[np.int32], columns: int) -> NDArray[np.int32]:
-        """The first rows, as many as the stage has tokens for, whose texts are in the first columns."""
-        places = rows[:, :columns]
+    def _within_budget(self, rows: NDArray[np.int32], columns: Sequence[int]) -> NDArray[np.int32]:
+        """The first rows, as many as the stage has tokens for, whose texts are in some columns."""
+        places = rows[:, columns]
         lengths = np.where(places >= 0, self.prepared.task_texts.lengths(np.maximum(places, 0)), 0).sum(1)
         return rows[: max(8, int(np.searchsorted(np.cumsum(lengths), self.stage.task_tokens)))]
 
@@ -226,14 +232,14 @@ def balanced(rows: NDArray[np.int32], most: int, rng: np.random.Generator) -> ND
     number of its texts.
 
     Args:
-        rows: text, label and source.
+        rows: text, label, source and part.
         most: how many are drawn, if there are as many.
     """
     labels, counts = np.unique(rows[:, 1], return_counts=True)
     weights = counts**0.5
     chosen = rng.choice(labels, min(LABELS, len(labels)), replace=False, p=weights / weights.sum())
     rows = rows[np.isin(rows[:, 1], chosen)]
-    groups, of_row, sizes = np.unique(rows[:, 1:], axis=0, return_inverse=True, return_counts=True)
+    groups, of_row, sizes = np.unique(rows[:, 1:3], axis=0, return_inverse=True, return_counts=True)
     of_label = np.unique(groups[:, 0], return_inverse=True)[1]
     roots = sizes**0.5
     chances = (roots / np.bincount(of_label, roots)[of_label] / sizes)[of_row.reshape(-1)]

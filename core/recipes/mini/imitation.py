@@ -32,17 +32,20 @@ class TaughtBatch(TextBatch):
     Args:
         lesson: what the teacher says of them, in their order.
         labels: [n] int64 of the first n texts; None if they have none.
+        parts: [2, m] places of labelled texts and of their parts that have the label.
     """
 
     lesson: Lesson
     labels: Tensor | None = None
+    parts: NDArray[np.int64] | None = None
 
 
 class ImitatingTrainer(Trainer):
     """A `Trainer` for a converted teacher: what its sub-layers read is to be what the teacher's read.
 
     The objective gets the tokens' mean squared error, relative to the teacher's variance, as a mean over sub-layers;
-    and the loss of labelled texts.
+    the loss of labelled texts; and, where only a part of such a text has the label, its cosine distance to what that
+    part's vector is: the rest is to be left out of it.
     """
 
     def make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -63,6 +66,11 @@ class ImitatingTrainer(Trainer):
             loss = prototype_loss(labelled, batch.labels.to(device), temperature=LABEL_TEMPERATURE)
             total = total + loss
             parts["labels"] = loss.item()
+            if batch.parts is not None and batch.parts.size:
+                whole, part = (vectors[places] for places in batch.parts)
+                distance = (1 - (whole * part.detach()).sum(-1)).mean()
+                total = total + distance
+                parts["parts"] = distance.item()
         first = len(batch.texts) - len(lesson.ends)
         ours, theirs = _rows(batch, order, first, lesson)
         ours, theirs = ours.to(device), theirs.to(device)

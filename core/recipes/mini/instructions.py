@@ -6,7 +6,11 @@ from itertools import product
 
 from anytask import Instruction
 
-DOMAINS = (None, "medical", "Wikipedia", "scientific", "computer science", "news", "legal", "technical", "forum")
+DOMAINS = (
+    *(None, "medical", "Wikipedia", "scientific", "computer science", "news", "legal", "technical", "forum"),
+    *("travel", "cooking", "sports", "music", "finance", "banking", "shopping", "customer service", "history"),
+    *("education", "weather", "software", "health", "politics", "religious", "gaming", "home", "social media"),
+)
 QUERIES = {
     "question": (
         *("retrieving supporting documents", "retrieving answers", "retrieving duplicate questions"),
@@ -33,6 +37,10 @@ QUERIES = {
         *("classifying the speaker's intent", "retrieval"),
         *("recognising what is asked for", "finding others that want this"),
     ),
+    "request": ("classifying its intent", "telling what the user wants", "finding requests of the same purpose"),
+    "post": ("clustering by topic", "retrieval", "finding posts about the same thing"),
+    "headline": ("clustering by topic", "finding the article", "classifying its topic"),
+    "summary": ("finding summaries of the same text", "retrieval", "telling how alike two summaries are"),
 }
 DOCUMENTS = {
     "document": ("retrieval", "clustering by topic", "looking it up", "finding documents about the same matter"),

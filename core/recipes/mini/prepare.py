@@ -1,7 +1,7 @@
 """Turn the data folder into what `train.py` reads: vocabulary, packed token ids, the tasks, and the teacher as a T5
 encoder.
 
-    python core/recipes/mini/prepare.py --data ../shared/data --medi build/medi/medi.jsonl.zst --out build/mini
+    python core/recipes/mini/prepare.py --data ../shared/data --medi build/mini/medi.jsonl.zst --out build/mini
 
 Each step is skipped when its file is there.
 """
@@ -77,8 +77,8 @@ def teacher_vectors(teacher: Teacher, tokenizer: Tokenizer, texts: Sequence[str]
 
 
 def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
-    """`tasks.json`, the tasks' texts, and their rows of three: query, positive, hard negative or -1; or text, label,
-    source.
+    """`tasks.json`, the tasks' texts, and their rows of four: query, positive, hard negative or -1, -1; or text, label,
+    source, its part that has the label or -1.
     """
     places: dict[str, int] = {}
 
@@ -89,11 +89,12 @@ def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
     for number, task in enumerate(tasks):
         labels = codes([label for _, label in task.labelled])
         sources = codes(task.sources) or [0] * len(labels)
+        parts = task.parts or [None] * len(labels)
         found = [
-            (place(text), label, source)
-            for (text, _), label, source in zip(task.labelled, labels, sources, strict=True)
+            (place(text), label, source, place(part))
+            for (text, _), label, source, part in zip(task.labelled, labels, sources, parts, strict=True)
         ]
-        found += [(place(query), place(pos), place(negative)) for query, pos, negative in task.pairs]
+        found += [(place(query), place(pos), place(negative), -1) for query, pos, negative in task.pairs]
         rows.append(np.array(found, dtype=np.int32))
         numbers.append(np.full(len(found), number, dtype=np.int16))
     save(out / "task_tokens.npz", **packed(tokenizer, list(places)))
@@ -160,7 +161,7 @@ def convert(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--medi", type=Path, default=Path("build/medi/medi.jsonl.zst"), help="made by `make medi`")
+    parser.add_argument("--medi", type=Path, default=Path("build/mini/medi.jsonl.zst"), help="records of pairs")
     parser.add_argument("--out", type=Path, default=Path("build/mini"))
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out

@@ -62,11 +62,12 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Judged:
-    """A text, its sentiment and the source that it is from."""
+    """A text, its sentiment, the source that it is from and, if only a part of it has the sentiment, that part."""
 
     text: str
     sentiment: str
     source: str
+    part: str | None = None
 
 
 def comments(data: Path) -> Iterator[Judged]:
@@ -167,7 +168,7 @@ def mixed(judged: Sequence[Judged]) -> Iterator[Judged]:
             if source != other:
                 short = min(rng.choices(sources[source], k=SHORTEST_OF), key=len)
                 pair = rng.sample([short, rng.choice(beside[other])], 2)
-                yield Judged(joined(*pair, rng.choice(JOINS)), sentiment, "mixed")
+                yield Judged(joined(*pair, rng.choice(JOINS)), sentiment, "mixed", short)
 
 
 def joined(first: str, second: str, join: str) -> str:

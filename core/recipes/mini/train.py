@@ -1,11 +1,11 @@
-"""Train `mini` from what `prepare.py` wrote: first the teacher's vectors, then INSTRUCTOR's contrastive tasks beside
-them; from half way between the two, more of both at a lower rate; last, int8.
+"""Train `mini` from what `prepare.py` wrote: first the teacher's vectors, then tasks behind their instructions beside
+them; last, int8.
 
     python core/recipes/mini/train.py --prepared build/mini --out build/mini/model
 
-With `--further FOLDER` the last stage alone, from the finished model in that folder.
+With `--further FOLDER` the second stage alone, from the finished model in that folder.
 
-All stages are runs of `anytask.training.trainer.Trainer`: killed at any point, the same command goes on.
+Both stages are runs of `anytask.training.trainer.Trainer`: killed at any point, the same command goes on.
 """
 
 from __future__ import annotations
@@ -42,14 +42,10 @@ DISTIL = TrainingOptions(
     save_every=100,
     seed=SEED,
 )
-INSTRUCT = replace(DISTIL, learning_rate=5e-4, temperature=0.05, contrastive_weight=0.15, seed=SEED + 1)
+INSTRUCT = replace(DISTIL, learning_rate=3e-4, temperature=0.05, contrastive_weight=0.15, seed=SEED + 1)
 
-SETTLE = replace(INSTRUCT, learning_rate=3e-4, seed=SEED + 2)
-
-INSTRUCTED = 0.5
-"""How far the last stage's start is on the way from the distilled to the instructed model."""
-SETTLED = 0.75
-"""How far the result is on the way from that start to the last stage's end, unless it is told."""
+SHARE = 0.75
+"""How far the result is on the way from the second stage's start to its end, unless it is told."""
 AXES_TEXTS = 16_384
 """Texts that a finished model's axes are found by."""
 
@@ -78,12 +74,12 @@ def run(
     return trainer.trained()
 
 
-def settle(
+def instruct(
     start: Checkpoint, prepared: Prepared, teacher: Teacher, steps: int, folder: Path, **about: str
 ) -> Checkpoint:
-    """The last stage, from `start` to its end."""
+    """The second stage, from `start` to its end."""
     stage = Stage(steps, taught_tokens=2048, instructed=0.7, task_tokens=3072)
-    return run(deepcopy(start), prepared, teacher, stage, SETTLE, folder, **about)
+    return run(deepcopy(start), prepared, teacher, stage, INSTRUCT, folder, **about)
 
 
 def start_on(prepared: Prepared, kept: Sequence[int], model: Path) -> tuple[Checkpoint, Teacher]:
@@ -98,27 +94,23 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, default=Path("build/mini"))
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--further", type=Path, metavar="FOLDER", help="a finished model, to be taught further")
-    parser.add_argument("--distil-steps", type=int, default=1100)
+    parser.add_argument("--distil-steps", type=int, default=800)
     parser.add_argument("--instruct-steps", type=int, default=600)
-    parser.add_argument("--settle-steps", type=int, default=750)
-    parser.add_argument("--share", type=float, default=SETTLED, help="of the last stage's way that is kept")
+    parser.add_argument("--share", type=float, default=SHARE, help="of the second stage's way that is kept")
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
     kept = t5_tokenizer(teacher_folder() / "tokenizer.json")[1]
     if arguments.further:
         start, teacher = start_on(prepared, kept, arguments.further)
         folder, about = arguments.out / "further", {"from": digest(arguments.further)}
-        settled = settle(start, prepared, teacher, arguments.settle_steps, folder, **about)
     else:
         teacher = Teacher.load(kept, prepared.rotation)
         converted = load_checkpoint(arguments.prepared / "start")
         stage = Stage(arguments.distil_steps, taught_tokens=4096, instructed=0.3)
-        distilled = run(converted, prepared, teacher, stage, DISTIL, arguments.out / "distil")
-        stage = Stage(arguments.instruct_steps, taught_tokens=1536, instructed=1.0, task_tokens=3072)
-        instructed = run(deepcopy(distilled), prepared, teacher, stage, INSTRUCT, arguments.out / "instruct")
-        start = between(distilled, instructed, INSTRUCTED)
-        settled = settle(start, prepared, teacher, arguments.settle_steps, arguments.out / "settle")
-    mini = between(start, settled, arguments.share)
+        start = run(converted, prepared, teacher, stage, DISTIL, arguments.out / "distil")
+        folder, about = arguments.out / "instruct", {}
+    instructed = instruct(start, prepared, teacher, arguments.instruct_steps, folder, **about)
+    mini = between(start, instructed, arguments.share)
     Instructor.from_checkpoint(mini, dtype="int8", device="cpu").save_pretrained(arguments.out / "mini")
 
 
