@@ -94,15 +94,11 @@ class Teacher:
     def _keep(self, _: nn.Module, __: Any, output: Tensor) -> None:
         self._states.append(output)
 
-    @torch.no_grad()
     def __call__(self, texts: Sequence[NDArray[np.int32]]) -> Lesson:
         """Texts of the student's token ids, `</s>` last; those of similar length are computed together."""
-        lengths = np.array([len(text) for text in texts])
-        order = np.argsort(lengths, kind="stable")
-        pieces = [
-            self._padded([texts[place] for place in places])
-            for places in np.array_split(order, -(-len(order) // BATCH))
-        ]
+        alike = _alike(texts)
+        pieces = [self._padded([texts[place] for place in places]) for places in alike]
+        order, lengths = np.concatenate(alike), np.array([len(text) for text in texts])
         rows = np.split(np.arange(lengths.sum()), lengths[order].cumsum()[:-1])
         back = np.argsort(order)
         own = torch.from_numpy(np.concatenate([rows[place] for place in back])).to(self.turn.device)
@@ -110,6 +106,7 @@ class Teacher:
         states = [torch.cat(parts)[own] for parts in zip(*(states for _, states in pieces), strict=True)]
         return Lesson(vectors, states, lengths.cumsum())
 
+    @torch.no_grad()
     def _padded(self, texts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, list[Tensor]]:
         """Unit vectors [texts, d] and, after each sub-layer, the states of the texts' own tokens [tokens, d]."""
         lengths = torch.tensor([len(text) for text in texts])
@@ -127,8 +124,13 @@ class Teacher:
 
     def vectors(self, texts: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         """Unit vectors [texts, d], computed in batches of similar lengths, with a progress bar."""
-        order = np.argsort([len(text) for text in texts], kind="stable")
         found = np.empty((len(texts), self.turn.shape[0]), np.float32)
-        for places in track(np.array_split(order, -(-len(order) // BATCH)), description="the teacher's vectors"):
-            found[places] = self([texts[place] for place in places]).vectors.float().cpu().numpy()
+        for places in track(_alike(texts), description="the teacher's vectors"):
+            found[places] = self._padded([texts[place] for place in places])[0].float().cpu().numpy()
         return found
+
+
+def _alike(texts: Sequence[NDArray[np.int32]]) -> list[NDArray[np.int64]]:
+    """Places of texts of similar length, about `BATCH` at a time."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    return np.array_split(order, -(-len(order) // BATCH))
