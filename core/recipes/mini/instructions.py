@@ -28,6 +28,7 @@ QUERIES = {
     "sentence": (
         *("measuring semantic similarity", "finding a sentence with the same meaning", "clustering by topic"),
         *("telling how alike two sentences are", "finding what is said about the same matter", "comparison"),
+        *("classifying its topic", "telling what it is about"),
     ),
     "title": (
         *("retrieving the document", "clustering by topic", "classifying its topic"),

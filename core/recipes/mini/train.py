@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/mini/model"))
     parser.add_argument("--further", type=Path, metavar="FOLDER", help="a finished model, to be taught further")
     parser.add_argument("--distil-steps", type=int, default=800)
-    parser.add_argument("--instruct-steps", type=int, default=600)
+    parser.add_argument("--instruct-steps", type=int, default=1000)
     parser.add_argument("--share", type=float, default=SHARE, help="of the second stage's way that is kept")
     arguments = parser.parse_args()
     prepared = Prepared(arguments.prepared, MAX_TOKENS)
