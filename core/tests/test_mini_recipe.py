@@ -164,6 +164,14 @@ def teacher(recipe: Any, prepared: Any, bert_tokenizer: Path) -> Any:
     return recipe("teacher").Teacher(tiny_bert(), kept, prepared.rotation, cls=3)
 
 
+@pytest.mark.usefixtures("prepared")
+def test_a_folder_of_an_earlier_form_is_told(recipe: Any, tmp_path: Path) -> None:
+    rows = dict(np.load(tmp_path / "task_rows.npz"))
+    np.savez(tmp_path / "task_rows.npz", rows=rows["rows"][:, :3], task=rows["task"])
+    with pytest.raises(ValueError, match="of an earlier form: delete its tasks"):
+        recipe("store").Prepared(tmp_path, 16)
+
+
 def test_batches_are_the_same_whenever_they_are_asked_for(recipe: Any, prepared: Any, teacher: Any) -> None:
     batches = recipe("batches")
     stage = batches.Stage(20, taught_tokens=64, instructed=0.5, task_tokens=96)

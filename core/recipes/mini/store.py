@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from anytask.batching import TokenizedText
 
 EOS = 1
+COLUMNS = 4
+"""Numbers of a task's row, see `prepare.write_tasks`."""
 NOTHING: NDArray[np.int32] = np.array([], dtype=np.int32)
 """The ids of no instruction."""
 
@@ -47,6 +49,9 @@ class Prepared:
 
     Args:
         max_tokens: of a text, without its instruction.
+
+    Raises:
+        ValueError: the folder is of an earlier form.
     """
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
@@ -56,6 +61,8 @@ class Prepared:
         self.task_texts = TextStore(folder / "task_tokens.npz", max_tokens)
         self.tasks: list[dict[str, Any]] = json.loads((folder / "tasks.json").read_text("utf-8"))
         rows = np.load(folder / "task_rows.npz")
+        if rows["rows"].shape[1] != COLUMNS:
+            raise ValueError(f"{folder} is of an earlier form: delete its tasks.json and run prepare.py again")
         order = np.argsort(rows["task"], kind="stable")
         starts = np.searchsorted(rows["task"][order], np.arange(1, len(self.tasks)))
         self.rows: list[NDArray[np.int32]] = np.split(rows["rows"][order], starts)
