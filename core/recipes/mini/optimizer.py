@@ -33,8 +33,8 @@ def equalised(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Muon with Nesterov's momentum. torch's own multiplies in bfloat16 alone, which takes four times as long as
-    float32 where a processor has no instructions for it: three tenths of a training step.
+    """Muon with Nesterov's momentum. torch's own multiplies in bfloat16 alone, which takes several times as long as
+    float32 where a processor has no instructions for it.
     """
 
     def __init__(self, matrices: Iterable[Tensor], learning_rate: float) -> None:
@@ -47,7 +47,10 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+                    state = self.state[matrix]
+                    if not state:
+                        state["momentum_buffer"] = torch.zeros_like(matrix)
+                    momentum = state["momentum_buffer"]
                     momentum.lerp_(matrix.grad, 1 - MOMENTUM)
                     step = equalised(matrix.grad.lerp(momentum, MOMENTUM), self.dtype)
                     matrix.sub_(step, alpha=group["lr"] * ADAMW_SCALE * max(matrix.shape) ** 0.5)

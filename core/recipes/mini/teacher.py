@@ -99,11 +99,12 @@ class Teacher:
         alike = _alike(texts)
         pieces = [self._padded([texts[place] for place in places]) for places in alike]
         order, lengths = np.concatenate(alike), np.array([len(text) for text in texts])
-        rows = np.split(np.arange(lengths.sum()), lengths[order].cumsum()[:-1])
-        back = np.argsort(order)
-        own = torch.from_numpy(np.concatenate([rows[place] for place in back])).to(self.turn.device)
-        vectors = torch.cat([vectors for vectors, _ in pieces])[torch.from_numpy(back).to(own.device)]
-        states = [torch.cat(parts)[own] for parts in zip(*(states for _, states in pieces), strict=True)]
+        text_of_row = np.repeat(order, lengths[order])
+        back, rows = (torch.from_numpy(np.argsort(places, kind="stable")) for places in (order, text_of_row))
+        vectors = torch.cat([vectors for vectors, _ in pieces])[back.to(self.turn.device)]
+        states = [
+            torch.cat(parts)[rows.to(self.turn.device)] for parts in zip(*(held for _, held in pieces), strict=True)
+        ]
         return Lesson(vectors, states, lengths.cumsum())
 
     @torch.no_grad()
