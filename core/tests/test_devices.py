@@ -39,9 +39,9 @@ def model(folder: Path) -> Iterator[Instructor]:
         yield model
 
 
-def blocks() -> set[str]:
-    """Shared memory of Python's that has a name."""
-    return {path.name for path in SHARED_MEMORY.glob("psm_*")} if SHARED_MEMORY.exists() else set()
+def blocks(pid: int | None = None) -> set[str]:
+    """Shared memory that has a name and was made by a process; by default by this one."""
+    return {path.name for path in SHARED_MEMORY.glob(f"anytask-{pid or os.getpid()}-*")}
 
 
 def workers() -> list[Any]:
@@ -216,11 +216,13 @@ class TestScripts:
         script = """
             if __name__ == "__main__":
                 model = Instructor.from_pretrained(sys.argv[1], device="cpu")
-                print(model.encode(["a", "b"], device=["cpu", "cpu"]).shape)
+                print(os.getpid(), *model.encode(["a", "b"], device=["cpu", "cpu"]).shape)
         """
         ended = self.run(self.write(tmp_path / "leave.py", script), folder)
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "(2, 24)\n", "")
-        assert not blocks()
+        assert (ended.returncode, ended.stderr) == (0, "")
+        pid, *shape = map(int, ended.stdout.split())
+        assert shape == [2, 24]
+        assert not blocks(pid)
 
     def test_a_script_without_a_main_block_is_told_of_it(self, folder: Path, tmp_path: Path) -> None:
         script = """
@@ -236,7 +238,7 @@ class TestScripts:
     def test_workers_end_with_a_parent_that_is_killed(self, folder: Path, tmp_path: Path) -> None:
         script = """
             def report(_):
-                print(*(child.pid for child in active_children()), flush=True)
+                print(os.getpid(), *(child.pid for child in active_children()), flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
 
             if __name__ == "__main__":
@@ -245,10 +247,10 @@ class TestScripts:
         """
         ended = self.run(self.write(tmp_path / "killed.py", script), folder)
         assert ended.returncode == -signal.SIGKILL
-        pids = [int(pid) for pid in ended.stdout.split()]
+        parent, *pids = map(int, ended.stdout.split())
         assert len(pids) == 2
         wait_until(lambda: not any(map(is_alive, pids)))
-        wait_until(lambda: not blocks())
+        wait_until(lambda: not blocks(parent))
 
 
 class TestParts:
@@ -264,12 +266,14 @@ class TestParts:
         ours = SharedTensors.create(
             {"a": (torch.bfloat16, (3, 2)), "none": (torch.int32, (0,)), "b": (torch.int64, ())}
         )
+        assert blocks() == ({ours.layout.name} if SHARED_MEMORY.exists() else set())
         ours["a"].fill_(1.5)
         ours["b"].fill_(7)
         theirs = SharedTensors.attach(ours.layout)
         assert theirs["a"].tolist() == [[1.5, 1.5]] * 3
         assert (theirs["none"].shape, int(theirs["b"])) == ((0,), 7)
         ours.remove()
+        assert not blocks()
         theirs["b"].fill_(8)
         assert int(ours["b"]) == 8
         theirs.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
@@ -52,6 +54,9 @@ class SharedTensors:
     def create(cls, shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> SharedTensors:
         """Uninitialised tensors of these types and shapes.
 
+        The block's name has this process's number in it, so that one left behind tells whose it was: the system keeps
+        it if the process and Python's resource tracker are both killed.
+
         Raises:
             OSError: no room in the system's shared memory.
         """
@@ -59,7 +64,8 @@ class SharedTensors:
         for name, (dtype, shape) in shapes.items():
             places[name] = Place(dtype, shape, end)
             end += math.ceil(math.prod(shape) * dtype.itemsize / ALIGNMENT) * ALIGNMENT
-        return cls(SharedMemory(create=True, size=max(end, ALIGNMENT)), places, owner=True)
+        name = f"anytask-{os.getpid()}-{secrets.token_hex(6)}"
+        return cls(SharedMemory(name, create=True, size=max(end, ALIGNMENT)), places, owner=True)
 
     @classmethod
     def attach(cls, layout: Layout) -> SharedTensors:
