@@ -18,7 +18,7 @@ help: ## list the commands
 rag: $(VENV)/.rag ## answer questions over the standard library's docstrings (ARGS="--docs FOLDER --ask '...'")
 	@$(BIN)/python examples/chroma_rag.py $(ARGS)
 
-test: $(VENV)/.test ## run the tests of all five packages
+test: $(VENV)/.test ## run the tests of all five packages but the long ones
 	@$(BIN)/pytest -q $(ARGS)
 
 test-slow: $(VENV)/.test ## also the long tests (base-size checkpoints)

@@ -1,6 +1,6 @@
 """Fine-tune on pairs of one's own, and see what it gains: questions that customers ask, and the notes that answer them.
 
-    pip install "anytask[train]"
+    pip install "./core[train]"
     python examples/finetune.py
 
 A repair shop's machines don't exist and their words are made up: each part has the name that the notes use and another

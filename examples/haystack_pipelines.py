@@ -1,6 +1,6 @@
 """Index Python's language reference into Chroma with one Haystack pipeline, and ask it questions with another.
 
-Runs offline with the bundled model: pip install anytask-haystack chroma-haystack
+Runs offline with the bundled model: pip install ./core ./integrations/haystack chroma-haystack
 """
 
 from __future__ import annotations

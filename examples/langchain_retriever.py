@@ -1,6 +1,6 @@
 """A LangChain retriever with instruction-conditioned embeddings, offline: which function of Python's library does it?
 
-    pip install langchain-anytask
+    pip install ./core ./integrations/langchain
     python examples/langchain_retriever.py ["Your question"]
 
 It finds passages and prints the grounded prompt; put any chat model behind the chain (`| ChatOpenAI(...)`) to get

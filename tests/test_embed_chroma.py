@@ -50,7 +50,7 @@ def load(corpus: Path, target: Path, *more: str | Path) -> Result:
 
 
 def test_the_collection_is_queried_in_another_process(corpus: Path, tmp_path: Path) -> None:
-    done = load(corpus, tmp_path / "db/facts")
+    done = load(corpus, tmp_path / "db/facts", "--device", "cpu", "--batch-tokens", "512")
     assert done.exit_code == 0, done.output
     assert "5 texts embedded in 3 shards" in done.stderr
     program = f"""
@@ -66,6 +66,7 @@ print(json.dumps([collection.count(), found["ids"][0], everything, config]))
     count, (best, _), everything, config = json.loads(ran.stdout)
     assert (count, best) == (5, "tides")
     assert config["document_instruction"] == DOCUMENT
+    assert (config.get("device"), config.get("batch_tokens")) == (None, None)  # another machine may ask
     rows: dict[str, Any] = {
         id: (document, metadata, vector)
         for id, document, metadata, vector in zip(
@@ -111,6 +112,19 @@ def test_stopped_while_loading_it_goes_on(corpus: Path, tmp_path: Path, monkeypa
     assert done.exit_code == 0, done.output
     assert loaded == ["part-000001.parquet", "part-000002.parquet"]
     assert chromadb.PersistentClient(str(tmp_path / "db")).get_collection("facts").count() == 5
+
+
+def test_loaded_again_metadata_is_replaced(corpus: Path, tmp_path: Path) -> None:
+    assert load(corpus, tmp_path / "db/facts").exit_code == 0
+    done = anytask(
+        corpus, "--to-chroma", tmp_path / "db/facts", "--id", "id", "--keep", "tags", "--instruction", DOCUMENT
+    )
+    assert done.exit_code == 0, done.output
+    found = chromadb.PersistentClient(str(tmp_path / "db")).get_collection("facts").get(ids=["tides", "sky"])
+    assert dict(zip(found["ids"], found["metadatas"] or [], strict=True)) == {
+        "tides": {"tags": '["fact", "tides"]'},
+        "sky": None,
+    }
 
 
 def test_another_instruction_is_refused(corpus: Path, tmp_path: Path) -> None:

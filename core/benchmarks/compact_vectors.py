@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--dimensions", type=int, nargs="*", help="the model's and its halves down to 64")
+    parser.add_argument("--dimensions", type=int, nargs="*", help="the model's and its halves down to 48")
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     model = Instructor.from_pretrained(arguments.model)

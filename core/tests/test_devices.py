@@ -110,6 +110,23 @@ class TestEncode:
             assert {worker.pid for worker in workers()} == pids
         assert not blocks()
 
+    def test_other_devices_wait_for_nobody_and_end_nobodys_call(self, folder: Path, sentences: list[str]) -> None:
+        model = Instructor.from_pretrained(folder, device="cpu")
+        others, texts = {worker.pid for worker in workers()}, sentences[:40]
+        expected = model.encode(texts, INSTRUCTION)
+        inner: list[Any] = []
+
+        def meanwhile(_: int) -> None:
+            if not inner:
+                inner.append(model.encode(texts, INSTRUCTION, device=["cpu:0"]))
+
+        outer = model.encode(texts, INSTRUCTION, device=["cpu"], show_progress=meanwhile)
+        for vectors in (outer, *inner):
+            np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        assert [worker.name for worker in workers() if worker.pid not in others] == ["anytask-cpu:0"]
+        model.close()
+        assert {worker.pid for worker in workers()} == others
+
 
 class TestBadInput:
     @pytest.mark.parametrize(
@@ -261,6 +278,12 @@ class TestParts:
 
     def test_names(self) -> None:
         assert device_names(["cpu", torch.device("cpu")]) == BOTH
+
+    @pytest.mark.skipif(not SHARED_MEMORY.exists(), reason="shared memory is no file system here")
+    def test_shared_memory_that_is_not_there(self) -> None:
+        with pytest.raises(OSError, match=r"MB of shared memory are needed, /dev/shm has .*--shm-size"):
+            SharedTensors.create({"a": (torch.uint8, (1 << 45,))})
+        assert not blocks()
 
     def test_shared_tensors(self) -> None:
         ours = SharedTensors.create(

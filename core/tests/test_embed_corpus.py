@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 
 from anytask import Embedder, Instructor
 from anytask.cli import app
-from anytask.corpus import CorpusJob, Progress, embed_corpus, read_description, read_vectors
+from anytask.corpus import Columns, CorpusJob, Progress, embed_corpus, read_description, read_vectors
 from anytask.errors import TruncationWarning
+from anytask.files.work_folder import WorkFolder
 from anytask.precision import Calibration, quantize
 
 from .peak_memory import PEAK, needs_proc
@@ -221,6 +222,22 @@ def test_unfinished_work_of_another_job_or_a_changed_input_is_not_taken_up(
     assert "unfinished work with other settings (inputs was" in changed.stderr
 
 
+def test_inputs_in_another_order_are_another_job(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in "ab"]
+    for path in paths:
+        Path(path).write_text('{"text": "a"}\n')
+
+    def work(inputs: Sequence[str], keep: Sequence[str]) -> WorkFolder:
+        job = CorpusJob(inputs=inputs, embedder=Embedder(), columns=Columns(keep=dict.fromkeys(keep)))
+        return WorkFolder(tmp_path / "out.parquet", job.settings())
+
+    work(paths, "xy").begin()
+    assert work(paths, "xy").has("settings.json")
+    for inputs, keep in ((paths[::-1], "xy"), ([*paths, paths[0]], "xy"), (paths, "yx")):
+        with pytest.raises(ValueError, match="with other settings"):
+            work(inputs, keep)
+
+
 def test_bad_rows_are_left_out_and_counted(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     rows = corpus.read_text("utf-8").splitlines()
     for place in (3, 60, 61, 100):
@@ -318,6 +335,35 @@ def test_progress_reaches_the_end(corpus: Path, checkpoint: Path, tmp_path: Path
     assert [progress.position for progress in told] == sorted(progress.position for progress in told)
     assert (told[-1].rows, told[-1].position, told[-1].total) == (170, corpus.stat().st_size, corpus.stat().st_size)
     assert len({progress.position for progress in told}) > 5
+
+
+def test_kept_columns_of_parquet_stay_what_they_are(checkpoint: Path, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": ["one", "two", "three"],
+            "tags": [["a", None], None, []],
+            "nested": pa.array([[["a"], None], None, []], pa.list_(pa.list_(pa.string()))),
+            "pairs": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int8())),
+            "point": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.float32(), 2)),
+            "page": [{"n": 1}, None, {"n": None}],
+            "kind": pa.array(["x", None, "x"]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet")
+    kept = table.column_names[1:]
+    keep = [part for name in kept for part in ("--keep", name)]
+    done = anytask(tmp_path / "rows.parquet", *keep, "--output", tmp_path / "o.parquet", "--model", checkpoint)
+    assert done.exit_code == 0, done.output
+    assert pq.read_table(tmp_path / "o.parquet", columns=kept).to_pylist() == table.select(kept).to_pylist()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode")
+def test_an_input_may_have_any_name(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
+    path.write_text('{"text": "one"}\n')
+    job = CorpusJob(inputs=[str(path)], embedder=Embedder(model=str(checkpoint)))
+    embed_corpus(job, tmp_path / "o.parquet")
+    assert read_vectors(tmp_path / "o.parquet")[0] == ["0"]
 
 
 def test_csv_parquet_and_text_folders_alike(

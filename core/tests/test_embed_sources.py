@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -41,10 +42,18 @@ def parquet_bytes() -> bytes:
     return sink.getvalue()
 
 
+def zstd_frame(content: bytes, window_log: int) -> bytes:
+    """One raw block behind a header that asks for a window of this size (RFC 8878, 3.1.1)."""
+    header = bytes([0, (window_log - 10) << 3]) + (1 | len(content) << 3).to_bytes(3, "little")
+    return b"\x28\xb5\x2f\xfd" + header + content
+
+
 FILES = {
     "rows.jsonl": JSON_LINES,
     "rows.jsonl.gz": gzip.compress(JSON_LINES),
     "rows.jsonl.zst": zstandard.compress(JSON_LINES),
+    "long.jsonl.zst": zstd_frame(JSON_LINES, 31),
+    "skipped.jsonl.zst": b"\x5e\x2a\x4d\x18\x03\0\0\0any" + zstandard.compress(JSON_LINES),
     "bom.jsonl": b"\xef\xbb\xbf\n \n" + JSON_LINES.replace(b"\n", b"\n\n"),
     "rows.json": json.dumps(ROWS, indent=1).encode(),
     "rows.csv": csv_bytes(),
@@ -82,7 +91,7 @@ def test_rows_are_read_from_any_one_on(name: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/two.md", "a/one.txt", "notes.docx", ".hidden/c.txt", ".c.txt", "_SUCCESS.txt"):
+    for name in ("b.txt", "a/two.md", "a/one.txt", "notes.docx", "d.txt.gz", ".hidden/c.txt", ".c.txt", "_SUCCESS.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"This is {name}.")
     (tmp_path / "a/rows.jsonl").write_bytes(JSON_LINES)
@@ -148,6 +157,16 @@ def test_parquet_fields_keep_their_types(tmp_path: Path) -> None:
     assert [value.as_py() for value in found[0].kept] == [date(2020, 1, 2), ["x"], {"page": 1}]
 
 
+def test_an_array_gives_the_values_of_json_lines(tmp_path: Path) -> None:
+    row = {"text": "a", "score": 1.5, "small": 1e-100, "meta": {"p": [0.25, None, 10**30]}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    columns = Columns(keep={"score": None, "small": "float64", "meta": None})
+    lines, array = (read([str(tmp_path / name)], columns)[0] for name in ("rows.jsonl", "rows.json"))
+    assert lines == array
+    assert array.kept == ("1.5", pa.scalar(1e-100), json.dumps(row["meta"]))
+
+
 def bad(line: str | bytes) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         path = folder / "rows.jsonl"
@@ -170,6 +189,12 @@ def bad_text(folder: Path) -> Path:
     return folder
 
 
+def bad_name(folder: Path) -> Path:
+    (folder / "a.txt").write_text("fine")
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("fine too")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -187,12 +212,20 @@ def bad_text(folder: Path) -> Path:
         (bad('{"id": true, "text": "x"}'), r"to be the id, found True"),
         (bad('{"id": 2, "text": "x", "year": "soon"}'), r"the field year must be of type int64, found 'soon'"),
         (bad('{"id": 2, "text": "x", "year": 1.5}'), r"the field year must be of type int64, found 1.5"),
+        (bad('{"id": 2, "text": "x", "year": 1%s}' % ("0" * 30)), r"the field year must be of type int64, found 1000"),
+        (bad('{"id": 2, "text": "x", "note": {"a": "\\ud83d"}}'), r"row 2 .*: the field note: holds U\+D83D"),
+        pytest.param(
+            bad_name,
+            r"row 1: its name: holds U\+DCE9, which is no character",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode"),
+        ),
         (bad_csv, r"rows.csv, row 2 \(line 3\): has 3 values, the header 2 columns"),
         (bad_text, r"b.txt, row 1: isn't UTF-8 \(invalid continuation byte at byte 2\)"),
     ],
 )
 def test_bad_rows_are_told_by_file_and_row(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
-    columns = Columns(id=None if make is bad_text else "id", keep={} if make is bad_text else {"year": "int64"})
+    texts = make in (bad_text, bad_name)
+    columns = Columns(id=None if texts else "id", keep={} if texts else {"year": "int64", "note": None})
     sources = find_sources([str(make(tmp_path))], columns.fields)
     first, second = rows_from(sources)
     types = [kept.type for kept in columns.kept_types(sources)]

@@ -129,6 +129,13 @@ def test_what_does_not_go_together_is_told(vectors: Vectors) -> None:
             nearest(queries, documents, k)
     with pytest.raises(ValueError, match="queries have 60 dimensions, documents 30"):
         nearest(queries, documents[:, :30], 1)
+    bits = quantize(documents[:, :30], "binary")
+    with pytest.raises(ValueError, match="binary codes of 60 dimensions, got 32"):
+        nearest(queries, bits, 1)
+    with pytest.raises(ValueError, match="binary codes of 60 dimensions, got 32"):
+        rescore(queries, np.zeros((300, 5), int), bits, 1)
+    with pytest.raises(ValueError, match="binary codes of 60 dimensions, got 32"):
+        dequantize(bits, calibration=Calibration.of(documents))
     with pytest.raises(ValueError, match="number of candidates 5, got 6"):
         rescore(queries, np.zeros((300, 5), int), documents, 6)
     with pytest.raises(ValueError, match=r"\[300, c\]"):

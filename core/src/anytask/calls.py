@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -95,6 +97,8 @@ class Calls:
         self._coalescer = Coalescer(_Together(tokenizer, engine), run, QUEUE_RUNS * run)
         self._tokenized = Places(MOST_TOKENIZED)
         self._pool: DevicePool | None = None
+        self._pool_calls: Counter[DevicePool] = Counter()
+        """Calls at work in each pool."""
         self._pool_lock = threading.Lock()
 
     def encode(self, call: EncodeCall) -> Answer:
@@ -141,25 +145,39 @@ class Calls:
 
         names = device_names(devices)
         tokenized = self._tokenizer(call.texts, call.instructions, call.on_long)
-        vectors = self._pool_on(names).embed(tokenized, call.batch_tokens, advance)
+        with self._pool_on(names) as pool:
+            vectors = pool.embed(tokenized, call.batch_tokens, advance)
         return Answer(call.output.finish(vectors), _truncated(tokenized))
 
-    def _pool_on(self, devices: Sequence[str]) -> DevicePool:
+    @contextmanager
+    def _pool_on(self, devices: Sequence[str]) -> Iterator[DevicePool]:
+        """The pool of these devices for a call; one of others ends with its last call."""
         from anytask.devices import DevicePool
 
         with self._pool_lock:
             if self._pool is None or self._pool.closed or self._pool.devices != devices:
-                if self._pool is not None:
-                    self._pool.close()
+                former, self._pool = self._pool, None
+                if former is not None and former not in self._pool_calls:
+                    former.close()
                 self._pool = DevicePool(self._engine, devices)
-            return self._pool
+            pool = self._pool
+            self._pool_calls[pool] += 1
+        try:
+            yield pool
+        finally:
+            with self._pool_lock:
+                self._pool_calls[pool] -= 1
+                if not self._pool_calls[pool]:
+                    del self._pool_calls[pool]
+                    if pool is not self._pool:
+                        pool.close()
 
     def close(self) -> None:
-        """End the worker processes, if there are any."""
+        """End the worker processes, if there are any, also those at work."""
         with self._pool_lock:
-            if self._pool is not None:
-                self._pool.close()
-                self._pool = None
+            pool, self._pool = self._pool, None
+            for one in {*self._pool_calls, *([pool] if pool is not None else [])}:
+                one.close()
 
     async def aencode(self, call: EncodeCall) -> Answer:
         """The answer, without blocking the event loop. Cancelling it ends it with the part at work."""

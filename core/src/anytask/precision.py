@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ Matrix = npt.NDArray[np.float32]
 
 CODES = 256
 """Values of an int8 code."""
+BITS = 8
+"""Binary codes in a byte."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +142,7 @@ def dequantize(codes: npt.NDArray[Any], dimension: int | None = None, calibratio
         calibration: that of `quantize`.
 
     Raises:
-        TypeError: codes of another type. ValueError: codes and calibration of different dimensions.
+        TypeError: codes of another type. ValueError: codes of other dimensions than `dimension` or the calibration.
     """
     if codes.dtype in (np.float32, np.float16):
         return codes.astype(np.float32, copy=False)
@@ -152,6 +155,8 @@ def dequantize(codes: npt.NDArray[Any], dimension: int | None = None, calibratio
         return (codes.astype(np.float32) - np.iinfo(np.int8).min) * calibration.step + calibration.lower
     if codes.dtype == np.uint8:
         count = dimension if calibration is None else calibration.dimension
+        if count is not None and codes.shape[-1] != math.ceil(count / BITS):
+            raise ValueError(f"expected binary codes of {count} dimensions, got {codes.shape[-1] * BITS}")
         sides: Matrix = np.unpackbits(codes, axis=-1, count=count).astype(np.float32)
         sides *= 2
         sides -= 1

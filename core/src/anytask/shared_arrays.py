@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+SHARED_MEMORY = Path("/dev/shm")
+"""Where Linux keeps it: a file system of limited size, 64 MB in a container of Docker's."""
 ALIGNMENT = 64
 """Bytes: a cache line, and what vector instructions like."""
 
@@ -64,8 +68,19 @@ class SharedTensors:
         for name, (dtype, shape) in shapes.items():
             places[name] = Place(dtype, shape, end)
             end += math.ceil(math.prod(shape) * dtype.itemsize / ALIGNMENT) * ALIGNMENT
-        name = f"anytask-{os.getpid()}-{secrets.token_hex(6)}"
-        return cls(SharedMemory(name, create=True, size=max(end, ALIGNMENT)), places, owner=True)
+        block = SharedMemory(f"anytask-{os.getpid()}-{secrets.token_hex(6)}", create=True, size=max(end, ALIGNMENT))
+        try:
+            _reserve(block)
+        except OSError as error:
+            block.close()
+            block.unlink()
+            free = shutil.disk_usage(SHARED_MEMORY).free
+            raise OSError(
+                error.errno,
+                f"{block.size / 1e6:,.0f} MB of shared memory are needed, {SHARED_MEMORY} has {free / 1e6:,.0f}; give "
+                "it more (a container: docker run --shm-size) or name fewer texts or one device",
+            ) from None
+        return cls(block, places, owner=True)
 
     @classmethod
     def attach(cls, layout: Layout) -> SharedTensors:
@@ -85,3 +100,15 @@ class SharedTensors:
         self.remove()
         self.tensors = {}
         self._block.close()
+
+
+def _reserve(block: SharedMemory) -> None:
+    """Have all pages now: where there is no room, Linux else kills who first writes to one.
+
+    Raises:
+        OSError: no room.
+    """
+    file = SHARED_MEMORY / block.name
+    if file.exists():
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, block.size)

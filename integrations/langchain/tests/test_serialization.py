@@ -77,9 +77,37 @@ def test_what_is_no_string_becomes_one() -> None:
     assert json.loads(embeddings.model_dump_json())["query_instruction"] == "Represent the question: "
 
 
-@pytest.fixture(params=[{"token": TOKEN}, {"token": SecretStr(TOKEN)}, {"model_kwargs": {"token": TOKEN}}])
+def _assigned() -> InstructorEmbeddings:
+    embeddings = InstructorEmbeddings()
+    embeddings.token = TOKEN  # type: ignore[assignment]  # validated, as what the constructor takes
+    return embeddings
+
+
+@pytest.fixture(
+    params=[
+        lambda: InstructorEmbeddings(token=TOKEN),
+        lambda: InstructorEmbeddings(token=SecretStr(TOKEN)),
+        lambda: InstructorEmbeddings(model_kwargs={"token": TOKEN}),
+        lambda: InstructorEmbeddings().model_copy(update={"token": TOKEN}),
+        _assigned,
+    ],
+    ids=["string", "secret", "former name", "copied in", "assigned"],
+)
 def secretive(request: pytest.FixtureRequest) -> InstructorEmbeddings:
-    return InstructorEmbeddings(**request.param)
+    made: InstructorEmbeddings = request.param()
+    return made
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_copies_with_other_settings_are_validated(deep: bool) -> None:
+    embeddings = InstructorEmbeddings(query_instruction="Represent the question: ")
+    twin = embeddings.model_copy(update={"embed_instruction": Instruction("note"), "truncate_dim": 64}, deep=deep)
+    assert (twin.document_instruction, twin.truncate_dim) == ("Represent the note: ", 64)
+    assert twin == InstructorEmbeddings(**twin.model_dump())
+    assert (embeddings.document_instruction, embeddings.truncate_dim) == (None, None)
+    for wrong in ({"truncate_dim": -1}, {"dtype": "float8"}, {"modle": "mini"}):
+        with pytest.raises(ValidationError):
+            embeddings.model_copy(update=wrong, deep=deep)
 
 
 @pytest.mark.parametrize(

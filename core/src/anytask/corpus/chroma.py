@@ -21,7 +21,8 @@ class ChromaLoader:
     """Loads shards into a collection, which is made if it isn't there; rows of an id that is there are replaced.
 
     The embedding function is `chroma_anytask.InstructorEmbeddingFunction` with the job's model and instructions, so
-    that the collection takes queries wherever `chroma_anytask` is imported. Kept fields become metadata: nulls are
+    that the collection takes queries wherever `chroma_anytask` is imported; device and batch size are the job's own
+    matter. Kept fields become metadata: nulls are
     left out, what Chroma can't hold is JSON.
 
     Args:
@@ -42,7 +43,8 @@ class ChromaLoader:
             from chroma_anytask import InstructorEmbeddingFunction
         except ImportError as error:
             raise ImportError(
-                f"loading into Chroma needs its adapter ({error}); install it with: pip install chroma-anytask"
+                f"loading into Chroma needs its adapter ({error}); install it, in a checkout of the repository, with: "
+                "pip install ./integrations/chroma"
             ) from error
         path = Path(target)
         if path.parent == path or not path.name:
@@ -54,14 +56,12 @@ class ChromaLoader:
         embedder = job.embedder
         function = InstructorEmbeddingFunction(
             embedder.model,
-            embedder.device,
             document_instruction=job.instruction_for(embedder.load())
             if job.role == "query"
             else embedder.document_instruction,
             query_instruction=embedder.query_instruction,
             dtype=embedder.dtype,
             max_length=embedder.max_length,
-            batch_tokens=embedder.batch_tokens,
             normalize=embedder.normalize,
             truncate_dim=embedder.truncate_dim,
             revision=embedder.revision,
@@ -86,10 +86,13 @@ class ChromaLoader:
                     self._add(table.slice(start, self._batch))
 
     def _add(self, table: pa.Table) -> None:
-        kept = table.drop_columns([ID, EMBEDDING, TEXT])
-        metadatas: Any = [_metadata(row) for row in kept.to_pylist()] if kept.column_names else None
+        ids = table[ID].to_pylist()
+        there = self._collection.get(ids=ids, include=["metadatas"])
+        former = dict(zip(there["ids"], there["metadatas"] or [], strict=True))
+        rows = table.drop_columns([ID, EMBEDDING, TEXT]).to_pylist() or [{}] * len(ids)
+        metadatas: Any = [_metadata(row, former.get(id) or {}) for id, row in zip(ids, rows, strict=True)]
         self._collection.upsert(
-            ids=table[ID].to_pylist(),
+            ids=ids,
             embeddings=as_matrix(table[EMBEDDING]),
             documents=table[TEXT].to_pylist(),
             metadatas=metadatas,
@@ -109,9 +112,15 @@ class _told:
             raise RuntimeError(f"Chroma: {error}") from error
 
 
-def _metadata(row: Mapping[str, Any]) -> dict[str, str | int | float | bool] | None:
-    """Chroma takes no empty metadata."""
-    found = {
+def _metadata(
+    row: Mapping[str, Any], former: Mapping[str, object]
+) -> dict[str, str | int | float | bool | None] | None:
+    """A row's metadata in place of its former ones, whose keys Chroma keeps unless they become None.
+
+    Chroma takes no empty metadata.
+    """
+    found: dict[str, str | int | float | bool | None] = dict.fromkeys(former)
+    found |= {
         name: value
         if isinstance(value, (str, int, float, bool))
         else json.dumps(value, ensure_ascii=False, default=str)

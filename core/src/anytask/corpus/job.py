@@ -93,9 +93,10 @@ class CorpusJob:
         columns = asdict(self.columns)
         calibration = None if self.calibration is None else json.dumps(self.calibration.to_json())
         return {
-            "inputs": {name: identity(name, self.format) for name in self.inputs},
+            "inputs": [[name, identity(name, self.format)] for name in self.inputs],
             "model": self.embedder.fingerprint(self.role),
-            **{name: columns[name] for name in columns},
+            **columns,
+            "keep": list(self.columns.keep.items()),
             **{name: getattr(self, name) for name in ("role", "precision", "calibrate", "format", "skip_bad")},
             **{name: getattr(self, name) for name in ("shard_rows", "window_rows")},
             "calibration": None if calibration is None else hashlib.sha256(calibration.encode()).hexdigest()[:16],

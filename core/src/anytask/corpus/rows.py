@@ -120,7 +120,7 @@ class Columns:
 
     def _id(self, values: Mapping[str, Any], raw: RawRow, number: int) -> str:
         if self.id is None:
-            return str(values["path"]) if isinstance(raw.source, TextSource) else str(number)
+            return _checked(str(values["path"]), "its name") if isinstance(raw.source, TextSource) else str(number)
         found = _plain(values.get(self.id))
         if isinstance(found, bool) or not isinstance(found, str | int):
             raise ValueError(f"the field {self.id} must be a string or an integer to be the id, found {found!r:.60}")
@@ -136,13 +136,13 @@ def _kept(source: Source, name: str, values: Mapping[str, Any], kind: pa.DataTyp
     if kind == pa.string():
         if value is None or isinstance(value, str):
             return None if value is None else _checked(value, f"the field {name}")
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return _checked(json.dumps(value, ensure_ascii=False, default=str), f"the field {name}")
     if value is None or value == "":
         return None
     try:
         scalar = pa.scalar(value)
         return scalar if scalar.type == kind else scalar.cast(kind)
-    except pa.ArrowException:
+    except (pa.ArrowException, OverflowError):
         raise ValueError(f"the field {name} must be of type {kind}, found {value!r:.60}") from None
 
 

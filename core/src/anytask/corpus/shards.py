@@ -88,7 +88,7 @@ class VectorFile:
             columns[TEXT] = pa.array([row.text for row in rows], pa.string())
             names.remove(TEXT)
         for name, values in zip(names, kept, strict=True):
-            columns[name] = pa.array(list(values), self.schema.field(name).type)
+            columns[name] = _column(values, self.schema.field(name).type)
         self.write_table(pa.Table.from_arrays([columns[name] for name in self.schema.names], schema=self.schema))
 
     def write_table(self, table: pa.Table) -> None:
@@ -105,6 +105,14 @@ class VectorFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Python's values and Arrow's scalars as a column; `pa.array` takes no scalars of lists that are null."""
+    if not any(isinstance(value, pa.Scalar) for value in values):
+        return pa.array(values, kind)
+    scalars = (value if isinstance(value, pa.Scalar) else pa.scalar(value, kind) for value in values)
+    return pa.concat_arrays([pa.repeat(scalar, 1) for scalar in scalars])
 
 
 def read_counts(path: Path) -> Counts:

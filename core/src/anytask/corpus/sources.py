@@ -22,6 +22,8 @@ FORMATS: dict[str, Format] = {
     ".md": "text",
     ".rst": "text",
 }
+STREAMS = ("jsonl", "csv", "tsv")
+"""Formats that are also read compressed."""
 
 
 def find_sources(inputs: Iterable[str], fields: Sequence[str], format: Format | None = None) -> list[Source]:
@@ -116,8 +118,10 @@ def _files_of(folder: Path, format: Format | None) -> list[str]:
 
 
 def _suffix(path: str) -> str:
+    """What tells the format: of a compressed stream the suffix before the last."""
     name = Path(path)
-    return (name.with_suffix("").suffix if name.suffix in COMPRESSED else name.suffix).lower()
+    inner = name.with_suffix("").suffix.lower()
+    return inner if name.suffix in COMPRESSED and FORMATS.get(inner) in STREAMS else name.suffix.lower()
 
 
 def _format_of(path: str) -> Format:

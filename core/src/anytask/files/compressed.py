@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".gz", ".zst")
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+ZSTD_SKIPPED = {bytes((0x50 + kind, 0x2A, 0x4D, 0x18)) for kind in range(16)}
+"""How frames begin that decompressors leave out, and with one of which parallel ones let files begin."""
+ZSTD_WINDOW = 1 << 31
+"""Bytes: the largest window there is, for what was made with `zstd --long`."""
 BUFFER = 1 << 17
 ZSTD_INPUT = 1 << 10
 """Compressed bytes decompressed at a time: they may hold ten thousand times as many."""
@@ -48,7 +52,7 @@ def open_compressed(path: Path, advance: Callable[[int], None] | None = None) ->
         magic = raw.peek(4)
         if magic.startswith(GZIP_MAGIC):
             chunks = _gzip_chunks(raw)
-        elif magic.startswith(ZSTD_MAGIC):
+        elif magic.startswith(ZSTD_MAGIC) or magic[:4] in ZSTD_SKIPPED:
             chunks = _zstd_chunks(raw)
         elif path.suffix in SUFFIXES:
             raise DamagedFileError(
@@ -121,7 +125,8 @@ def _gzip_chunks(raw: io.BufferedReader) -> Iterator[bytes]:
 
 def _zstd_chunks(raw: io.BufferedReader) -> Iterator[bytes]:
     zstandard = _zstandard()
-    frame = zstandard.ZstdDecompressor().decompressobj()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+    frame = decompressor.decompressobj()
     started = False
     while data := raw.read(ZSTD_INPUT):
         while data:
@@ -135,7 +140,7 @@ def _zstd_chunks(raw: io.BufferedReader) -> Iterator[bytes]:
                 yield chunk
             data, started = frame.unused_data, not frame.eof
             if frame.eof:
-                frame = zstandard.ZstdDecompressor().decompressobj()
+                frame = decompressor.decompressobj()
     if started:
         raise DamagedFileError("the Zstandard data is cut off: copy or download the file again")
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -111,7 +112,7 @@ def read_array(stream: io.BufferedReader) -> Iterator[Any]:
         pending = 0 if values else pending + len(chunk)
         if pending > VALUE_LIMIT:
             problem = problem or f"no element ends within {VALUE_LIMIT >> 20} MiB"
-        yield from values
+        yield from map(_with_floats, values)
         values.clear()
         if problem is not None:
             raise DamagedFileError(problem)
@@ -119,6 +120,15 @@ def read_array(stream: io.BufferedReader) -> Iterator[Any]:
         parser.close()
     except ijson.JSONError:
         raise DamagedFileError("the file ends before its JSON array does: it was cut off") from None
+
+
+def _with_floats(value: Any) -> Any:
+    """The value with numbers as `json` reads them, in place of ijson's decimals."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {name: _with_floats(inner) for name, inner in value.items()}
+    return [_with_floats(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _read_chunk(stream: io.BufferedReader, size: int) -> bytes:

@@ -33,4 +33,5 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file."""
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        partial.write_text(text, "utf-8", errors="backslashreplace")  # half a surrogate pair as JSON's own escape

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from langchain_core.documents import Document
@@ -60,8 +60,8 @@ class InstructorEmbeddings(Serializable, Embeddings):
     """Instruction for documents, likewise."""
     device: str | None = None
     """A torch device; None takes a GPU where there is one."""
-    dtype: str | None = None
-    """Precision of the matrix products: "float32", "bfloat16", "float16" or "int8"; None takes the checkpoint's."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
+    """Precision of the matrix products; None takes the checkpoint's."""
     max_length: PositiveInt | None = None
     """Most tokens of a text with its instruction; None takes the checkpoint's."""
     batch_tokens: PositiveInt | None = None
@@ -82,7 +82,7 @@ class InstructorEmbeddings(Serializable, Embeddings):
     show_progress: bool = False
     """Draw a progress bar on standard error in `embed_documents`."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, hide_input_in_errors=True)
 
     model_name = _formerly("model")
     embed_instruction = _formerly("document_instruction")
@@ -176,6 +176,13 @@ class InstructorEmbeddings(Serializable, Embeddings):
             side: "document" for `embed_documents`, "query" for `embed_query`.
         """
         return self._embedder().fingerprint(side)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other settings, which are validated; it shares the model in memory where the settings allow."""
+        copy = super().model_copy(deep=deep)
+        for name, value in (update or {}).items():
+            setattr(copy, name, value)
+        return copy
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickles are dumps as well: the one who unpickles takes `HF_TOKEN`. Copies in the process keep the token."""
