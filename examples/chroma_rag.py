@@ -80,15 +80,20 @@ class LanguageModel:
         try:
             name = self.name or self._call("models")["data"][0]["id"]
             message = {"role": "user", "content": prompt}
-            completion = self._call("chat/completions", {"model": name, "messages": [message], "temperature": 0})
-            return str(completion["choices"][0]["message"]["content"]).strip()
+            completion = self._call("chat/completions", {"model": name, "messages": [message]})
+            answer = completion["choices"][0]["message"]["content"]
+            if not isinstance(answer, str):
+                raise TypeError(f"the content of its message is {answer!r:.80}")
+            return answer.strip()
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ServerError(f"{self.url} doesn't answer like an OpenAI-compatible server: {error!r}") from error
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         base = self.url.rstrip("/").removesuffix("/chat/completions")
         url = f"{base}/{path}" if re.search(r"://[^/]+/", base) else f"{base}/v1/{path}"
-        key = os.environ.get("OPENAI_API_KEY")
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not re.fullmatch(r"[!-~]*", key):
+            raise ServerError("OPENAI_API_KEY holds blanks or other characters that no key has")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         method = "GET" if body is None else "POST"
         try:
@@ -109,7 +114,8 @@ def open_collection(folder: Path, corpus: str, function: InstructorEmbeddingFunc
     config = function.get_config()
     settings = Embedder(model=config["model"], document_instruction=config["document_instruction"])
     client = chromadb.PersistentClient(folder, settings=Settings(anonymized_telemetry=False))
-    return client.get_or_create_collection(f"{corpus}-{settings.fingerprint('document')}", embedding_function=function)
+    name = re.sub(r"\.{2,}", ".", f"{corpus}-{settings.fingerprint('document')}")  # which Chroma allows in no name
+    return client.get_or_create_collection(name, embedding_function=function)
 
 
 def update(collection: Collection, passages: Sequence[Passage]) -> str:

@@ -120,7 +120,8 @@ def documents(folder: Path, complain: Callable[[str], object]) -> Iterator[Passa
         if reader is None or not path.is_file() or any(part.startswith(".") for part in source.parts):
             continue
         try:
-            passages = list(_pack(reader(path), source.as_posix()))
+            name = source.as_posix().encode("utf-8", "backslashreplace").decode()  # Chroma takes Unicode alone
+            passages = list(_pack(reader(path), name))
         except Exception as error:  # a damaged PDF raises almost anything
             complain(f"{path}: left out, {error or type(error).__name__}")
             continue
@@ -138,10 +139,14 @@ def _read(path: Path) -> str:
 
 def _markdown(path: Path) -> Iterator[Block]:
     def lines() -> Iterator[Line]:
-        fenced = False
+        fence = ""
         for number, line in enumerate(_read(path).splitlines(), 1):
-            fenced ^= line.lstrip().startswith(("```", "~~~"))
-            heading = None if fenced else re.match(r" {0,3}#{1,6}\s+(.*?)[\s#]*$", line)
+            mark = re.match(r"\s*(`{3,}(?=[^`]*$)|~{3,})", line)
+            if mark and not fence:
+                fence = mark[1]
+            elif mark and mark[1].startswith(fence) and line.strip() == mark[1]:
+                fence = ""
+            heading = None if fence else re.match(r" {0,3}#{1,6}\s+(.*?)(?:\s+#+)?\s*$", line)
             yield Line(number, heading is not None, heading[1] if heading else line)
 
     return _blocks(lines())
@@ -192,7 +197,7 @@ class _Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._hidden:
             if data.strip() and not "".join(self._text).strip():
-                self._start = self.getpos()[0] + len(data[: -len(data.lstrip())].splitlines()[1:])
+                self._start = self.getpos()[0] + data[: -len(data.lstrip())].count("\n")
             self._text.append(data)
 
     def close(self) -> None:
@@ -219,7 +224,8 @@ def _pdf(path: Path) -> Iterator[Block]:
     except ImportError as error:
         raise CorpusError("PDF files need pypdf: pip install pypdf") from error
     for number, page in enumerate(PdfReader(path).pages, 1):
-        yield Block("", f"page {number}", page.extract_text())
+        text = page.extract_text().encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves of pairs
+        yield Block("", f"page {number}", text)
 
 
 READERS: dict[str, Callable[[Path], Iterator[Block]]] = {

@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--shard-rows", type=int, default=250)
     parser.add_argument("--model", default="mini")
     arguments = parser.parse_args()
+    if arguments.passages <= arguments.shard_rows:
+        parser.error("the rate is that between the first shard and the last: give more --passages than --shard-rows")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pq.write_table(pa.Table.from_pylist(passages(arguments.passages)), folder / "passages.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pty
@@ -201,13 +202,14 @@ class TestDocuments:
 
     def test_the_second_adds_nothing_and_asks_the_language_model(self, folder: Path, server: Server) -> None:
         url = f"http://127.0.0.1:{server.port}"
-        done = run(folder, "--docs", folder / "docs", "--ask", "mooring fees", "--llm", url, OPENAI_API_KEY="a-key")
+        done = run(folder, "--docs", folder / "docs", "--ask", "mooring fees", "--llm", url, OPENAI_API_KEY="a-key\r")
         assert done.code == 0, done.messages
         assert "0 added, 0 removed, 6 unchanged" in done.messages
         assert done.output.rstrip().endswith("answer\nNine crowns [1].")
         (listing, _, _), (path, headers, body) = server.requests
         assert (listing, path) == ("/v1/models", "/v1/chat/completions")
         assert headers["Authorization"] == "Bearer a-key"
+        assert set(body) == {"model", "messages"}, "more is refused by some servers"
         assert body["model"] == "first-model"
         (message,) = body["messages"]
         assert message["role"] == "user"
@@ -296,7 +298,46 @@ class TestStandardLibrary:
         assert "tkinter" not in modules, "files are parsed, not imported"
 
 
+@pytest.fixture
+def rag_corpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    return importlib.import_module("rag_corpus")
+
+
+class TestReaders:
+    def passages(self, rag_corpus: Any, folder: Path) -> list[tuple[str, str, str]]:
+        found = rag_corpus.documents(folder, complain=pytest.fail)
+        return [(passage.title, passage.body, passage.metadata["place"]) for passage in found]
+
+    def test_markdown(self, rag_corpus: Any, tmp_path: Path) -> None:
+        (tmp_path / "a.md").write_text(
+            "# Notes on C#\n\n```code``` in a line\n\n## Closed ##\n\n````\n```\n# no heading\n````\n\n# Last\n\nend\n"
+        )
+        assert self.passages(rag_corpus, tmp_path) == [
+            ("Notes on C#", "```code``` in a line", "a.md, line 3"),
+            ("Closed", "````\n```\n# no heading\n````", "a.md, line 7"),
+            ("Last", "end", "a.md, line 14"),
+        ]
+
+    def test_lines_of_html(self, rag_corpus: Any, tmp_path: Path) -> None:
+        (tmp_path / "a.html").write_text("<html>\n<p>\nHello there</p>\n<h1>Then</h1><p>\n\n  And\n here</p></html>")
+        assert [place for _, _, place in self.passages(rag_corpus, tmp_path)] == ["a.html, line 3", "a.html, line 6"]
+
+    def test_half_characters(self, rag_corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_pdf(tmp_path / os.fsdecode(b"caf\xe9.pdf" if sys.platform == "linux" else b"cafe.pdf"), KILN)
+        monkeypatch.setattr("pypdf.PageObject.extract_text", lambda _: "\ud835\udc00 pair, \ud835 half")
+        ((_, body, place),) = self.passages(rag_corpus, tmp_path)
+        assert body == "\U0001d400 pair, \ufffd half"
+        place.encode("utf-8")
+
+
 class TestErrors:
+    def test_a_key_that_is_none_is_not_shown(self, folder: Path) -> None:
+        done = run(folder, "--docs", "docs", "--ask", "fees", "--llm", "http://127.0.0.1:9", OPENAI_API_KEY="“secret”")
+        assert done.code == 1
+        assert "error: OPENAI_API_KEY holds blanks or other characters that no key has" in done.messages
+        assert "secret" not in done.messages
+
     def test_a_folder_without_documents(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         done = run(tmp_path, "--docs", "empty", "--ask", "anything")
@@ -330,6 +371,7 @@ class TestErrors:
         [
             ((401, {"error": "bad key"}), 'answered 401: {"error": "bad key"}'),
             ((200, {"unexpected": True}), "doesn't answer like an OpenAI-compatible server"),
+            ((200, {"choices": [{"message": {"content": None}}]}), "the content of its message is None"),
         ],
     )
     def test_a_server_that_refuses(self, folder: Path, server: Server, reply: tuple[int, Any], complaint: str) -> None:

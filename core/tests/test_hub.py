@@ -277,6 +277,19 @@ class TestCache:
         assert hub.requests == []
         assert answer["log"] == []
 
+    @pytest.mark.parametrize("listing", [True, False], ids=["listed", "not listed"])
+    def test_a_part_that_another_library_downloaded_is_no_model(
+        self, client: Client, hub: Hub, first: Path, tmp_path: Path, listing: bool
+    ) -> None:
+        publish(hub, first)
+        client.vectors("owner/model", cache_dir=str(tmp_path))
+        (snapshot,) = tmp_path.glob("models--owner--model/snapshots/*")
+        (snapshot / "modules.json").unlink()
+        if not listing:
+            shutil.rmtree(tmp_path / "models--owner--model/trees")
+        message = client.refusal("owner/model", cache_dir=str(tmp_path), local_files_only=True)
+        assert f"'owner/model' is only partly in the cache {tmp_path} and local_files_only is set" in message
+
     def test_serves_while_the_hub_is_away(
         self, client: Client, server: Server, hub: Hub, first: Path, tmp_path: Path
     ) -> None:

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from anytask import Embedder, Instructor, load_shared, release_shared
 from anytask.hub import BUNDLED
@@ -78,6 +80,20 @@ class TestFolders:
         model = load_shared(folder)
         monkeypatch.setattr("anytask.checkpoint.read_json", lambda path: pytest.fail(f"{path} was read"))
         assert load_shared(folder) is model
+
+    def test_a_folder_whose_files_changed_is_loaded_anew(self, make_checkpoint: Any) -> None:
+        folder = make_checkpoint()
+        model, embedder = load_shared(folder), Embedder(model=str(folder))
+        vectors, names = embedder.embed_documents(["a text"]), {embedder.fingerprint("document")}
+        weights = folder / "2_Dense" / "model.safetensors"
+        save_file({name: -tensor for name, tensor in load_file(weights).items()}, weights)
+        np.testing.assert_allclose(embedder.embed_documents(["a text"]), -vectors, atol=1e-6)
+        assert load_shared(folder) is not model
+        names.add(embedder.fingerprint("document"))
+        prompts = {"prompts": {"query": "", "document": "Represent the note: "}}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+        assert load_shared(folder).document_instruction == "Represent the note: "
+        assert len({*names, embedder.fingerprint("document")}) == 3
 
     def test_a_working_folder_that_is_gone(self, folder: Path, tmp_path: Path) -> None:
         gone = tmp_path / "gone"

@@ -36,13 +36,11 @@ from anytask.cli.info import version_of
 from anytask.evaluation import SentenceTransformerEmbedder, Task, find_tasks
 from anytask.files.whole import write_json
 from anytask.files.work_folder import digest
-from anytask.hub import resolve
+from anytask.hub import MODEL_CARD, resolve
 from anytask.progress import progress
 
 PARTS = ("size", "controlled", "suite", "teacher", "paraphrases")
 SPEED = Path("build/bench/mini-speed.json")
-MODEL_CARD = "README.md"
-"""What it says of a model doesn't change the model."""
 
 
 def size(folder: Path) -> dict[str, int]:

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from anytask.hub import BUNDLED, bundled_models
+from anytask.files.work_folder import digest
+from anytask.hub import BUNDLED, MODEL_CARD, bundled_models, folder_identity
 from anytask.inputs import InstructionLike
 from anytask.model import Instructor
 from anytask.shared import load_shared
@@ -115,17 +116,17 @@ class Embedder:
         Returns:
             model name, side and a hash, in ASCII letters, digits, ".", "_" and "-"; it changes with the model, its
             revision, the side's instruction, precision, length limit, truncation or normalisation, and doesn't with
-            device, batch size, cache folder or token. It also changes with the weights of a bundled model (by their
-            content) and of a folder (by size and time of its files); a hub model's are told apart by `revision` alone.
+            device, batch size, cache folder or token. It also changes with the files of a bundled model (by their
+            content) and of a folder (by their sizes and times); a hub model's are told apart by `revision` alone.
         """
         if side not in ("query", "document"):
             raise ValueError(f'side must be "query" or "document", got {side!r}')
         relevant = ("model", "revision", "dtype", "max_length", "normalize", "truncate_dim", f"{side}_instruction")
         settings = {name: value for name, value in asdict(self).items() if name in relevant}
-        settings["weights"] = _weights_identity(self.model)
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        settings["files"] = _files_identity(self.model)
+        whole = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model.replace("/", "--"))[-64:]
-        return f"anytask-{name}-{side}-{digest}"
+        return f"anytask-{name}-{side}-{whole}"
 
     def _options(self) -> dict[str, Any]:
         return {"batch_tokens": self.batch_tokens, "normalize": self.normalize, "truncate_dim": self.truncate_dim}
@@ -142,19 +143,12 @@ def _as_list(texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-def _weights_identity(model: str) -> list[str]:
+def _files_identity(model: str) -> str | tuple[str, ...]:
     if model in bundled_models():
-        return [_content_hash(path) for path in _weight_files(BUNDLED / model)]
-    stats = [(path.name, path.stat()) for path in _weight_files(Path(model).expanduser())]
-    return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    patterns = ("*.safetensors", "*.bin", "*/*.safetensors", "*/*.bin")
-    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+        return _content_hash(BUNDLED / model)
+    return folder_identity(Path(model).expanduser())
 
 
 @cache
-def _content_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _content_hash(folder: Path) -> str:
+    return digest(folder, without=[MODEL_CARD])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,6 +28,10 @@ SPIECE = re.compile(MODULE_FOLDER + re.escape(SPIECE_NAME))
 WEIGHTS = re.compile(
     rf"(?P<folder>{MODULE_FOLDER})(?P<name>model-int8|model|pytorch_model)(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?"
 )
+
+
+MODEL_CARD = "README.md"
+CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".bin", ".model")
 
 
 def bundled_models() -> list[str]:
@@ -50,6 +57,24 @@ def needed_files(listing: list[str]) -> list[str]:
         if SPIECE.fullmatch(name) and name.replace(SPIECE_NAME, "tokenizer.json") not in listing
     ]
     return sorted(needed)
+
+
+def folder_identity(folder: Path) -> tuple[str, ...]:
+    """Names, sizes and times of the files of a checkpoint's folder, which tell whether it is another one now."""
+    return tuple(sorted(_identities(str(folder), depth=1)))
+
+
+def _identities(folder: str, depth: int) -> Iterator[str]:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.name.endswith(CHECKPOINT_SUFFIXES):
+                with suppress(FileNotFoundError):  # replaced at this moment
+                    stat = entry.stat()
+                    yield f"{entry.path[len(folder) :]} {stat.st_size} {stat.st_mtime_ns}"
+            elif depth and entry.is_dir():
+                yield from (entry.name + inner for inner in _identities(entry.path, depth - 1))
 
 
 def resolve(
@@ -117,6 +142,8 @@ def _from_hub(
                 ) from error
             reason = f"it can't be downloaded now ({type(error).__name__}: {message})"
     folder = _cached(repo_id, revision, cache_dir)
+    if folder is not None:
+        wanted = wanted or _known_files(repo_id, revision, cache_dir) or ["modules.json"]
     if folder is None or not all((folder / name).is_file() for name in wanted):
         extent = "not in" if folder is None else "only partly in"
         raise CheckpointError(
@@ -154,6 +181,23 @@ def _cached(repo_id: str, revision: str | None, cache_dir: str | Path | None) ->
         return None if partial is None else Path(partial)
     except HFValidationError:
         return None
+
+
+def _known_files(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> list[str]:
+    """Names of the files that were to be downloaded before; none where nobody has kept a listing.
+
+    Other libraries may have put a part of the model into the cache, as transformers does with the encoder alone.
+    """
+    try:
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError:  # older ones keep no listing
+        return []
+    try:
+        tree = get_cached_repo_tree(repo_id, revision=revision, cache_dir=cache_dir)
+    except CachedRepoTreeNotFoundError:
+        return []
+    return needed_files([file.path for file in tree])
 
 
 def _is_refusal(error: Exception) -> bool:

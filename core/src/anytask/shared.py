@@ -13,7 +13,7 @@ import torch
 
 from anytask.checkpoint import stored_precision
 from anytask.errors import CheckpointError
-from anytask.hub import resolve
+from anytask.hub import BUNDLED, folder_identity, resolve
 from anytask.model import Instructor, as_device, as_dtype
 
 logger = logging.getLogger(__name__)
@@ -25,22 +25,26 @@ V = TypeVar("V")
 
 
 class _Once(Generic[V]):
-    """Values that are made once per key, also when many threads ask at once; a failure isn't kept."""
+    """Values that are made once per key, also when many threads ask at once; a failure isn't kept.
+
+    Of a key's values only that of one version is kept, the one that was made last.
+    """
 
     def __init__(self) -> None:
-        self._values: dict[Hashable, V] = {}
+        self._values: dict[Hashable, tuple[Hashable, V]] = {}
         self.forget_locks()
 
-    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+    def get(self, key: Hashable, make: Callable[[], V], version: Hashable = None) -> V:
         with self._registry:
-            if key in self._values:
-                return self._values[key]
+            found = self._values.get(key)
+            if found is not None and found[0] == version:
+                return found[1]
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            value = self._values.get(key)
-            if value is None:
-                value = self._values[key] = make()
-            return value
+            found = self._values.get(key)
+            if found is None or found[0] != version:
+                found = self._values[key] = (version, make())
+            return found[1]
 
     def clear(self) -> None:
         with self._registry:
@@ -72,7 +76,8 @@ def load_shared(
 
     The same are those whose files lie in the same folder, wherever the name, the revision, the cache or the token
     led there, and that agree in device, dtype and max_length. A hub model is looked up once for each way of asking,
-    and then kept until `release_shared`, as models are. Safe to call from many threads.
+    and then kept until `release_shared`, as models are; a folder is loaded anew when its files have changed. Safe to
+    call from many threads.
 
     Without a token, a private model that is in the cache already is taken from there.
 
@@ -87,14 +92,15 @@ def load_shared(
     where = (revision, token, None if cache_dir is None else str(Path(cache_dir).absolute()), local_files_only)
     asked = (name_or_path, _real_folder(name_or_path), *where)
     folder = _folders.get(asked, lambda: _find(name_or_path, *where))
-    precision = wanted or _precisions.get((folder, place), lambda: stored_precision(folder, place))
+    version = None if folder.parent == BUNDLED else folder_identity(folder)
+    precision = wanted or _precisions.get((folder, place), lambda: stored_precision(folder, place), version)
 
     def load() -> Instructor:
         model = Instructor.from_pretrained(folder, device=place, dtype=precision, max_length=max_length)
         model.name_or_path = str(name_or_path)
         return model
 
-    return _models.get((folder, place, precision, max_length), load)
+    return _models.get((folder, place, precision, max_length), load, version)
 
 
 def release_shared() -> None:

@@ -159,7 +159,7 @@ class TestConfiguration:
         self, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(small_checkpoint.parent)
-        for given in ("small", "./small", Path("small"), small_checkpoint):
+        for given in ("small", "./small", Path("small"), "small/../small", small_checkpoint):
             assert InstructorEmbeddingFunction(given).get_config()["model"] == str(small_checkpoint)
         downloads = InstructorEmbeddingFunction(cache_dir="downloads").get_config()["cache_dir"]
         assert downloads == str(small_checkpoint.parent / "downloads")

@@ -204,7 +204,7 @@ def _model_name(model: str | os.PathLike[str]) -> str:
     if isinstance(model, os.PathLike) or (isinstance(model, str) and model not in bundled_models()):
         folder = Path(model).expanduser()
         if isinstance(model, os.PathLike) or folder.is_dir():
-            return str(folder.absolute())
+            return os.path.abspath(folder)  # noqa: PTH100 (pathlib keeps "..")
     return model
 
 
