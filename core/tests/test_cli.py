@@ -91,6 +91,11 @@ def test_a_sentence_transformers_folder_is_measured_alike(suite: Path, tmp_path:
     assert figures[0] == pytest.approx(figures[1])
 
 
+def test_sentence_transformers_has_no_int8(suite: Path) -> None:
+    done = anytask("evaluate", "folder", "--suite", suite, "--sentence-transformers", "--dtype", "int8")
+    assert (done.exit_code, "doesn't compute in int8; give float32" in done.stderr) == (1, True)
+
+
 def test_long_texts_are_noted_and_not_counted_as_errors(suite: Path) -> None:
     write(suite / "sts/toy.jsonl", [*STS, {"a": "word " * 600, "b": "words", "score": 1}])
     done = anytask("evaluate", "mini", "--suite", suite, "--task", "sts")

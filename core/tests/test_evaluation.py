@@ -286,6 +286,15 @@ def test_a_retrieval_folder_without_all_its_files(suite: Path) -> None:
         evaluate(BagOfWords(), suite)
 
 
+def test_a_damaged_file(suite: Path) -> None:
+    path = suite / "sts/toy.jsonl.gz"
+    content = bytearray(gzip.compress(b'{"a": "one", "b": "two", "score": 1}\n' * 99 + bytes(range(256)) * 9))
+    content[20:60] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"toy\.jsonl\.gz: can't be read as JSON lines"):
+        evaluate(BagOfWords(), suite, tasks=["sts"])
+
+
 def test_tasks_by_name_by_last_part_and_by_family(suite: Path) -> None:
     write(suite / "sts/other.dev.jsonl.gz", STS)
     assert [task.name for task in find_tasks(suite, ["sts/toy"])] == ["sts/toy"]

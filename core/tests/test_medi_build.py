@@ -367,7 +367,7 @@ def test_pairs_that_the_cap_leaves_out_are_told(data: Path, tmp_path: Path) -> N
     given = ("medi", "build", "--data", data, "--paired", "own.jsonl", "--max-per-task")
     cut, whole = (anytask(*given, most, "--output", tmp_path / f"{most}.jsonl") for most in (5, 8))
     assert cut.exit_code == whole.exit_code == 0, cut.output + whole.output
-    assert "pairs were left out, which a higher --max-per-task takes: own (5 of 8)" in cut.stderr
+    assert "max_per_task of their source, else --max-per-task, takes them: own (5 of 8)" in cut.stderr
     assert "left out" not in whole.stderr
 
 

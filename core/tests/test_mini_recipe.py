@@ -476,6 +476,7 @@ def test_a_model_between_two_has_the_weighted_mean_of_their_weights(trainer: Any
     found = recipe("averaging").between(first, second, 0.25)
     for name, weight in found.encoder.state_dict().items():
         assert torch.allclose(weight, before[name] + 0.25), name
+        assert torch.equal(first.encoder.state_dict()[name], before[name]), "the first stays what it is"
 
 
 def test_free_wordings_keep_what_the_instruction_says(recipe: Any) -> None:

@@ -279,6 +279,7 @@ def test_a_large_file_is_sorted_in_batches(records: Path, tmp_path: Path, monkey
         (("RECORDS", "--output", "OUT.jsonl", "--model", "no/such/model/here"), "no/such/model/here"),
         (("RECORDS", "--output", "OUT.jsonl", "--corpus", "none.jsonl"), "none.jsonl"),
         (("RECORDS", "--output", "OUT.jsonl", "--corpus", "CORPUS"), 'line 2: expected an object with a string "text"'),
+        (("RECORDS", "--output", "OUT.jsonl", "--corpus", "HALF"), 'HALF, line 2: "title": holds U+D83D, half of a'),
         (("EMPTY", "--output", "OUT.jsonl"), "holds no records"),
         (("BROKEN", "--output", "OUT.jsonl"), "record 2"),
         (("RECORDS", "--output", "RECORDS"), "already there"),
@@ -292,12 +293,14 @@ def test_what_is_wrong_is_told_in_a_line(
     Path("EMPTY").write_text("")
     Path("BROKEN").write_text(f'{json.dumps(good)}\n{{"query": 3}}\n')
     Path("CORPUS").write_text('{"text": "fine"}\n{"contents": "wrong"}\n')
+    Path("HALF").write_text('{"text": "fine", "task_id": "x"}\n{"text": "", "title": "\\ud83d", "task_id": "none"}\n')
     done = anytask("mine", *(records if argument == "RECORDS" else argument for argument in arguments))
     assert done.exit_code == 1
     assert "error: " in done.stderr.splitlines()[-1]
     assert message in done.stderr
     assert "Traceback" not in done.output
     assert not Path("OUT.jsonl").exists()
+    assert not Path(".OUT.jsonl.work").exists() or "BROKEN" in arguments or "EMPTY" in arguments
 
 
 def test_a_repaired_file_begins_anew(tmp_path: Path) -> None:

@@ -157,7 +157,8 @@ class TestFolder:
         model = Instructor.from_pretrained(with_adapters)
         assert model.query_instruction == model.document_instruction == INSTRUCTION
         card = (with_adapters / "README.md").read_text()
-        assert all(told in card for told in ("fruit", "metal", "bird", INSTRUCTION.strip(), "accuracy"))
+        assert all(told in card for told in ("fruit", "metal", "bird", INSTRUCTION.strip(), "accuracy", "lora_rank"))
+        assert not any(told in card for told in ("max_negatives", "word_dropout", "held_out"))
 
     def test_the_same_call_goes_on_and_another_is_refused(self, frozen: Path, toy_checkpoint: Path) -> None:
         """Other examples, evaluations or options are other runs; the message doesn't recite the examples."""
@@ -215,6 +216,16 @@ class TestBatches:
         assert set(labels.values()) == {160}
         assert len(pairs) > 200
 
+    @pytest.mark.parametrize("count", [20, 32, 77])
+    def test_all_labels_are_drawn_evenly(self, tokenizer: InstructionTokenizer, count: int) -> None:
+        examples = [Example(f"{text} {label}", f"{label:02}") for label in range(count) for text in ("one", "two")]
+        chosen = TrainingOptions(steps=60, batch_size=32)
+        batches = LabelledBatches(examples, tokenizer, INSTRUCTION, chosen)
+        drawn = Counter(key for step in range(60) for key in batches[step].roles.keys.tolist())
+        assert sum(drawn.values()) == 2 * 60 * 32
+        assert len(drawn) == count
+        assert max(drawn.values()) < 2 * min(drawn.values())
+
     def test_a_function_of_seed_and_step(self, tokenizer: InstructionTokenizer) -> None:
         def rows(batches: LabelledBatches, step: int) -> list[list[int]]:
             return [text.ids.tolist() for text in batches[step].texts]
@@ -245,6 +256,11 @@ class TestBatches:
         with pytest.raises(ValueError, match=message):
             adapt(examples, tmp_path / "model", model=str(toy_checkpoint), device="cpu")
         adapt(TRAIN, tmp_path / "model", model=str(toy_checkpoint), steps=1, device="cpu")  # corrected, it goes
+
+    @pytest.mark.parametrize("options", [{"epochs": 3}, {"held_out": 5}, {"max_length": 32, "word_dropout": 0.1}])
+    def test_options_without_effect_are_refused(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=f"{', '.join(options)}: of no effect in few-shot adaptation"):
+            adapt(TRAIN, tmp_path / "model", device="cpu", **options)
 
     def test_an_option_that_there_is_not(self, tmp_path: Path) -> None:
         with pytest.raises(TypeError, match="lora_rnak"):

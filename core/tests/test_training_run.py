@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 
 from anytask import CheckpointError, Instructor
 from anytask.training import InstructedText, Record, RecordError, TrainingOptions
 from anytask.training.medi.record_files import write_records
 from anytask.training.pair_store import PairStore
-from anytask.training.run import train
+from anytask.training.run import make_accelerator, train
 from anytask.training.splits import hold_out
 from anytask.training.start import Start
 from anytask.training.trainer import Trainer
@@ -276,6 +277,22 @@ class TestOptimiser:
         trainer.run()
         assert len(norms) == 3
         assert all(norm == pytest.approx(longest, rel=1e-2) if longest else norm > 0.1 for norm in norms)
+
+    def test_what_no_text_fits_behind_is_told_before_the_first_step(
+        self, toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path
+    ) -> None:
+        long = replace(toy_records[-1], neg=(InstructedText("Represent " * 60, "a"),))
+        options = TrainingOptions(**{**SHORT, "max_length": 32})
+        with pytest.raises(ValueError, match=r"the instruction has .* tokens, which leaves no room"):
+            train([*toy_records[:-1], long], tmp_path / "m", start=str(toy_checkpoint), options=options, device="cpu")
+        assert not (tmp_path / "m" / "training" / "log.csv").exists()
+
+    def test_a_run_on_the_cpu_decides_nothing_for_the_next(self) -> None:
+        options = TrainingOptions()
+        make_accelerator(options, "cpu")
+        assert PartialState()._cpu
+        make_accelerator(options, None)
+        assert not PartialState()._cpu
 
     def test_epochs(self, toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path) -> None:
         options = TrainingOptions(**{**SHORT, "epochs": 1.5, "held_out": 10, "batch_size": 100})

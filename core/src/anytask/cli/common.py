@@ -57,6 +57,8 @@ def load_embedder(model: str, device: str | None, dtype: DtypeOption | None, sen
     if sentence_transformers:
         from anytask.evaluation import SentenceTransformerEmbedder
 
+        if dtype is DtypeOption.INT8:
+            raise ValueError("sentence-transformers doesn't compute in int8; give float32, bfloat16 or float16")
         return SentenceTransformerEmbedder(model, device=device, dtype=(dtype or DtypeOption.FLOAT32).value)
     from anytask.model import Instructor
 

@@ -125,7 +125,7 @@ def build(
         _tell(f"no pairs in {len(empty)} of {len(summaries)} tasks", empty)
     if cut := [summary for summary in summaries if summary.pairs == "given" and summary.records < summary.distinct]:
         taken = [f"{summary.task} ({summary.records:,} of {summary.distinct:,})" for summary in cut]
-        _tell("pairs were left out, which a higher --max-per-task takes", taken)
+        _tell("pairs were left out; a higher max_per_task of their source, else --max-per-task, takes them", taken)
 
 
 def _tell(what: str, names: Sequence[str]) -> None:

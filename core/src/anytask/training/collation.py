@@ -43,6 +43,9 @@ class PairBatches:
         options: negatives, augmentation and seed.
         teacher: vectors to learn, of every text.
         process, processes: this one takes every `processes`-th row from `process` on.
+
+    Raises:
+        ValueError: a task has fewer records than there are processes.
     """
 
     def __init__(
@@ -58,6 +61,12 @@ class PairBatches:
     ) -> None:
         self.store, self.plan, self.tokenizer, self.options, self.teacher = store, plan, tokenizer, options, teacher
         self.process, self.processes = process, processes
+        for task, rows in zip(plan.names, plan.rows, strict=True):
+            if min(len(rows), plan.batch_size) < processes:
+                raise ValueError(
+                    f"the task {task} gives batches of {min(len(rows), plan.batch_size)} records, fewer than the "
+                    f"{processes} processes; leave it out or join it with another"
+                )
         self.augmentation = Augmentation(
             instruction_paraphrase=options.instruction_paraphrase,
             word_dropout=options.word_dropout,
@@ -69,11 +78,6 @@ class PairBatches:
 
     def __getitem__(self, step: int) -> TextBatch:
         task, rows = self.plan[step]
-        if len(rows) < self.processes:
-            raise ValueError(
-                f"the task {task} gives batches of {len(rows)} records, fewer than the {self.processes} processes; "
-                "leave it out or join it with another"
-            )
         rows = rows[self.process :: self.processes]
         records = [self._chosen(self.store[int(row)], step, int(row)) for row in rows]
         varied = [self._vary(record, step, int(row)) for record, row in zip(records, rows, strict=True)]

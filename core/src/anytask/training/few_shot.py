@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,13 @@ DEFAULTS: dict[str, Any] = {
 """Where few-shot adaptation differs from `TrainingOptions`' defaults."""
 FROZEN: dict[str, Any] = {"lora_rank": 0, "learning_rate": 1e-4}
 """And where it differs further with the encoder frozen: the dense layer alone forgets sooner than it learns."""
+
+
+WITHOUT_EFFECT = (
+    *("epochs", "max_length", "mixing", "held_out", "max_negatives", "keep_false_negatives", "teacher_weight"),
+    *("instruction_paraphrase", "instruction_dropout", "word_dropout"),
+)
+"""Options of `TrainingOptions` that labelled examples have no use for."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,8 @@ class LabelledBatches:
 
     def __getitem__(self, step: int) -> TextBatch:
         rng = np.random.default_rng([self.options.seed, 5, step])
-        labels = rng.permutation(np.arange(self.options.batch_size) % len(self.rows))
+        rounds = math.ceil(self.options.batch_size / len(self.rows))
+        labels = np.concatenate([rng.permutation(len(self.rows)) for _ in range(rounds)])[: self.options.batch_size]
         pairs = np.array([rng.choice(self.rows[label], size=2, replace=False) for label in labels])
         pairs, labels = pairs[self.process :: self.processes], labels[self.process :: self.processes]
         texts = [self.tokenized[row] for row in pairs.T.reshape(-1)]
@@ -121,14 +130,17 @@ def adapt(
         instruction: what the texts are embedded with, in training and afterwards.
         evaluate_on: other labelled texts; how many of them a nearest-centroid classifier of `examples` gets right is
             measured before, during and after, and decides which model is kept.
-        options: of `TrainingOptions`, over `DEFAULTS`; `freeze=("encoder",)` trains the dense layer only.
+        options: of `TrainingOptions`, over `DEFAULTS`, but those `WITHOUT_EFFECT`; `freeze=("encoder",)` trains the
+            dense layer only.
 
     Returns:
         the output folder.
 
     Raises:
-        ValueError: too few examples; options that don't go together.
+        ValueError: too few examples; options that don't go together, or have no effect here.
     """
+    if idle := [name for name in options if name in WITHOUT_EFFECT]:
+        raise ValueError(f"{', '.join(idle)}: of no effect in few-shot adaptation; leave it out")
     frozen = FROZEN if "encoder" in options.get("freeze", ()) else {}
     recipe = TrainingOptions(**{**DEFAULTS, **frozen, **options})
     start = Start(model=model)
@@ -156,7 +168,7 @@ def adapt(
     if accelerator.is_main_process:
         counts = Counter(f"label {example.label}" for example in examples)
         data = {"tasks": counts, "instructions": dict.fromkeys(counts, (instruction, instruction))}
-        finish(trainer, output, start=start, data=data, licence=licence)
+        finish(trainer, output, start=start, data=data, licence=licence, unused=WITHOUT_EFFECT)
     accelerator.wait_for_everyone()
     return output
 

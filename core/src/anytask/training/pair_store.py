@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anytask.training.medi.records import InstructedText, Record
+from anytask.training.medi.records import InstructedText, Record, task_label
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
 except ImportError as error:
     raise ImportError(
         f'training keeps its records with pyarrow ({error}); install it with: pip install "anytask[train]"'
@@ -86,6 +87,14 @@ class PairStore:
         ends = np.cumsum(np.bincount(codes))
         return dict(zip(encoded.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True))
 
+    def instructions(self) -> list[str]:
+        """All instructions of the queries, positives and negatives, each once."""
+        found: set[str] = set()
+        for batch in self._batches:
+            sides = [batch.column("query"), batch.column("pos"), batch.column("neg").flatten()]
+            found.update(*(pc.unique(side.field("instruction")).to_pylist() for side in sides))
+        return sorted(found)
+
 
 def text_key(text: str) -> int:
     """A 64-bit integer that equal texts (but for white space around them) share."""
@@ -101,7 +110,7 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def _row(record: Record) -> dict[str, Any]:
     return {
-        "task": str(record.task_id),
+        "task": task_label(record.task_id),
         "query": record.query._asdict(),
         "pos": record.pos._asdict(),
         "neg": [negative._asdict() for negative in record.neg],

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import timedelta
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from anytask.checkpoint import load_checkpoint, save_checkpoint
 from anytask.files.whole import write_json
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
 
     from anytask.evaluation import Embedder
     from anytask.model import Instructor
+
+
+ALONE = timedelta(days=1)
+"""How long processes wait for the one that embeds for the teacher, learns a vocabulary or evaluates."""
 
 
 def train(
@@ -110,6 +117,8 @@ def train(
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
+    for instruction in store.instructions():
+        batches.tokenizer.instruction_tokens(instruction)  # told now, not at the step that draws it
     evaluations = _evaluations([store[int(row)] for row in held_out], evaluate_on, suite)
     trainer = Trainer(checkpoint, options, batches, accelerator, work, evaluations)
     trainer.run()
@@ -119,13 +128,24 @@ def train(
     return output
 
 
-def finish(trainer: Trainer, output: Path, *, start: Start, data: Mapping[str, Any], licence: str | None) -> None:
-    """Save the best model, else the last, as `output`, with its card and curves."""
+def finish(
+    trainer: Trainer,
+    output: Path,
+    *,
+    start: Start,
+    data: Mapping[str, Any],
+    licence: str | None,
+    unused: Container[str] = (),
+) -> None:
+    """Save the best model, else the last, as `output`, with its card, which tells the options but those `unused`, and
+    curves.
+    """
+    used = {name: value for name, value in trainer.options.to_json().items() if name not in unused}
     best = load_checkpoint(trainer.best_folder) if trainer.evaluations else trainer.trained()
     save_checkpoint(best, output, workspace=trainer.folder)
     write_model_card(
         output,
-        recipe={"new model": start.init, **trainer.options.to_json(), "steps": trainer.steps},
+        recipe={"new model": start.init, **used, "steps": trainer.steps},
         data=data,
         evaluation=MetricsFile(trainer.folder / EVALUATION).read(),
         step=trainer.progress.best_step if trainer.evaluations else None,
@@ -147,14 +167,17 @@ def make_accelerator(options: TrainingOptions, device: str | None) -> Accelerato
         import matplotlib  # noqa: F401, of which a run that is at its end shouldn't find that it is missing
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
+        from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
         raise ImportError(
             f'training needs accelerate and matplotlib ({error}); install them with: pip install "anytask[train]"'
         ) from error
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[options.precision]
-    AcceleratorState._reset_state()  # which an earlier run of this process has fixed to its precision
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    AcceleratorState._reset_state(alone)  # an earlier run of this process has fixed it to its precision and device
+    patience = InitProcessGroupKwargs(timeout=ALONE)
     try:
-        accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
+        accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu", kwargs_handlers=[patience])
     except ValueError as error:
         raise ValueError(f"can't train in {options.precision} here: {error}") from error
     if device not in (None, accelerator.device.type):

@@ -133,8 +133,18 @@ class Trainer:
         return self.folder / "best"
 
     def run(self) -> None:
-        """Train from where the state file says, else from the start, to the last step."""
+        """Train from where the state file says, else from the start, to the last step.
+
+        Raises:
+            ValueError: processes don't find the same state; a loss that isn't finite.
+        """
         self._resume()
+        steps = self.accelerator.gather(torch.tensor([self.progress.step], device=self.accelerator.device)).tolist()
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes would go on from different steps, {steps}: {self.folder} must be on a disk that all "
+                "machines share"
+            )
         main = self.accelerator.is_main_process
         log = RunLog(self.folder, self.steps, console=main)
         if main:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.table import Table
 from anytask.files.whole import whole_file, write_json
 from anytask.training.medi.data_card import SIDES, DataCard, TaskSummary
 from anytask.training.medi.lengths import Lengths
+from anytask.training.medi.records import task_label
 
 SIZES = ("task", "records", "share", "neg per record", "query", "pos", "neg")
 INSTRUCTIONS = ("task", "side", "texts", "instruction")
@@ -130,7 +130,7 @@ def _explain(card: DataCard) -> str:
 def _size_rows(card: DataCard) -> Iterator[Row]:
     whole = card.total()
     for task_id, task in card.in_order():
-        yield _label(task_id), *_sizes(task, whole.records, bool(card.max_length))
+        yield task_label(task_id), *_sizes(task, whole.records, bool(card.max_length))
     yield ALL, *_sizes(whole, whole.records, bool(card.max_length))
 
 
@@ -151,22 +151,17 @@ def _spread(lengths: Lengths) -> str:
     return f"{lengths.quantile(0.5):,} / {lengths.quantile(0.95):,} / {lengths.greatest:,}"
 
 
-def _label(task_id: str | int) -> str:
-    """A number in quotes is a string that looks like one."""
-    return json.dumps(task_id) if isinstance(task_id, str) and task_id.isdecimal() else str(task_id)
-
-
 def _instruction_rows(card: DataCard) -> Iterator[Row]:
     for task_id, task in card.in_order():
         for side in SIDES:
             kinds = task.sides[side].instructions
             listed = kinds.most_common()
             for instruction, count in listed[:LISTED]:
-                yield _label(task_id), side, f"{count:,}", instruction or "(none)"
+                yield task_label(task_id), side, f"{count:,}", instruction or "(none)"
             rest = sum(count for _, count in listed[LISTED:]) + kinds.others
             if rest:
                 more = f"{len(listed) - LISTED}{' or more' if kinds.others else ''}"
-                yield _label(task_id), side, f"{rest:,}", f"({more} others)"
+                yield task_label(task_id), side, f"{rest:,}", f"({more} others)"
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

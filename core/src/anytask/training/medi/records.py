@@ -3,6 +3,7 @@ its instruction, and the task they belong to."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +96,12 @@ class Record:
             value["neg"] = list(self.neg[0]) if len(self.neg) == 1 else [list(pair) for pair in self.neg]
         value["task_id"] = self.task_id
         return value
+
+
+def task_label(task_id: str | int) -> str:
+    """A task's name where names are text; a number in quotes is a string that looks like one."""
+    looks = isinstance(task_id, str) and task_id.removeprefix("-").isdecimal()
+    return json.dumps(task_id) if looks else str(task_id)
 
 
 def task_order(task_id: str | int) -> tuple[bool, int, str]:

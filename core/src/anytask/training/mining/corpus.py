@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anytask.files.compressed import open_compressed
+from anytask.training.building.json_rows import check_text
 
 
 def read_corpus(path: str | Path, task_id: str | int) -> Iterator[str]:
@@ -37,11 +38,10 @@ def _document(line: bytes) -> tuple[str, str | int | None]:
         row = json.loads(line)
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+    if not isinstance(row, dict) or "text" not in row:
         raise ValueError('expected an object with a string "text"')
-    title, owner = row.get("title") or "", row.get("task_id")
-    if not isinstance(title, str):
-        raise ValueError(f'"title" must be a string, got {title!r}')
+    text, title = check_text(row["text"], '"text"'), check_text(row.get("title") or "", '"title"')
+    owner = row.get("task_id")
     if isinstance(owner, bool) or not isinstance(owner, str | int | None):
         raise ValueError(f'"task_id" must be a string or an integer, got {owner!r}')
-    return f"{title} {row['text']}".strip(), owner
+    return f"{title} {text}".strip(), owner

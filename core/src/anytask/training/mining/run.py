@@ -67,7 +67,7 @@ def mine(
     """
     output = Path(output)
     is_array_name(output)
-    inputs = {"records": digest(records), "corpus": None if corpus is None else digest(corpus)}
+    inputs = {"records": digest(records), "corpus": None if corpus is None else _checked_digest(corpus)}
     work = WorkFolder(
         output, {**inputs, **asdict(options), "instructions": instructions, **(about or {})}, overwrite=overwrite
     )
@@ -113,6 +113,13 @@ def split_tasks(records: str | Path, work: WorkFolder, bar: Bar = no_bar) -> lis
             raise ValueError(f"{records} holds no records")
         work.write(TASKS, numbers)
     return list(work.read(TASKS))
+
+
+def _checked_digest(corpus: str | Path) -> str:
+    """The digest of a corpus that is right to its last line: one that is repaired later is another one."""
+    for _ in read_corpus(corpus, ""):
+        pass
+    return digest(corpus)
 
 
 def _mine_part(
