@@ -65,7 +65,7 @@ def folder_identity(folder: Path) -> tuple[str, ...]:
 
 
 def _identities(folder: str, depth: int) -> Iterator[str]:
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+    with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
