@@ -15,6 +15,7 @@ PROJECT = Path(__file__).parents[1]
 EXAMPLE = PROJECT.parents[1] / "examples" / "langchain_retriever.py"
 
 
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
 def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text("utf-8"), re.S)
