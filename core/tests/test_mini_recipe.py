@@ -132,10 +132,10 @@ def prepared(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> Any:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     prepare, tasks = recipe("prepare"), recipe("tasks")
     texts = [" ".join(rng.choice(WORDS, rng.integers(3, 12))) + f" {number}" for number in range(100)]
-    prepare.save(tmp_path / "tokens.npz", **prepare.packed(tokenizer, texts))
     store = recipe("store")
+    store.write_texts(tmp_path / store.TEXTS, prepare.token_ids(tokenizer, texts, 16))
     prepare.rotate(
-        recipe("teacher").Teacher(tiny_bert(), kept, cls=3), store.TextStore(tmp_path / "tokens.npz", 16), tmp_path
+        recipe("teacher").Teacher(tiny_bert(), kept, cls=3), store.TextStore(tmp_path / store.TEXTS, 16), tmp_path
     )
     labelled = [(text, "even" if number % 2 else "odd") for number, text in enumerate(texts)]
     pairs = [(texts[i], texts[i + 1], texts[i + 2] if i % 4 else None) for i in range(0, 90, 2)]
@@ -166,10 +166,21 @@ def teacher(recipe: Any, prepared: Any, bert_tokenizer: Path) -> Any:
 
 @pytest.mark.usefixtures("prepared")
 def test_a_folder_of_an_earlier_form_is_told(recipe: Any, tmp_path: Path) -> None:
-    rows = dict(np.load(tmp_path / "task_rows.npz"))
-    np.savez(tmp_path / "task_rows.npz", rows=rows["rows"][:, :3], task=rows["task"])
-    with pytest.raises(ValueError, match="of an earlier form: delete its tasks"):
-        recipe("store").Prepared(tmp_path, 16)
+    store = recipe("store")
+    (tmp_path / store.TASK_ROWS).rename(tmp_path / "task_rows.npz")
+    with pytest.raises(FileNotFoundError, match=r"has no task_rows\.arrow: run prepare\.py"):
+        store.Prepared(tmp_path, 16)
+
+
+def test_texts_are_kept_as_they_are_but_cut(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> None:
+    tokenizer, _ = recipe("vocabulary").t5_tokenizer(bert_tokenizer)
+    store, texts = recipe("store"), ["cat", "", " ".join(WORDS * 30), "tree cat"]
+    store.write_texts(tmp_path / "texts", recipe("prepare").token_ids(tokenizer, texts))
+    kept = store.TextStore(tmp_path / "texts")
+    for place, text in enumerate(texts):
+        whole = tokenizer.encode(text, add_special_tokens=False).ids
+        assert kept.own_ids(place).tolist() == whole[: store.MAX_TOKENS - 1]
+    assert kept.lengths(np.arange(4)).max() == store.MAX_TOKENS
 
 
 def test_batches_are_the_same_whenever_they_are_asked_for(recipe: Any, prepared: Any, teacher: Any) -> None:

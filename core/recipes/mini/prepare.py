@@ -14,13 +14,13 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from conversion import Conversion, activations
 from corpus import instruction_task_texts, labelled_texts, passage_spans, read_pairs, unique
-from store import EOS, NOTHING, TextStore
+from numpy.typing import NDArray
+from store import EOS, MAX_TOKENS, NOTHING, TASK_ROWS, TASK_TEXTS, TASKS, TEXTS, TextStore, write_rows, write_texts
 from tasks import Task, read_mini_tasks
 from teacher import Teacher, load_bert, teacher_folder
 from tokenizers import Tokenizer
@@ -39,19 +39,13 @@ TEACHER_TOKENS = 100
 """Longer texts are cut here."""
 
 
-def save(file: Path, **arrays: Any) -> None:
-    with whole_file(file) as path, path.open("wb") as target:
-        np.savez(target, **arrays)
-
-
-def packed(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
-    """Token ids without `</s>`, one text after another, and where each ends."""
-    ids = [
-        np.array(encoding.ids, dtype=np.uint16)
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str], most: int = MAX_TOKENS) -> list[NDArray[np.uint16]]:
+    """Each text's token ids, cut so that with `</s>`, which is left out, they are `most`."""
+    return [
+        np.array(encoding.ids[: most - 1], dtype=np.uint16)
         for start in range(0, len(texts), BLOCK)
         for encoding in tokenizer.encode_batch_fast(texts[start : start + BLOCK], add_special_tokens=False)
     ]
-    return {"ids": np.concatenate(ids), "ends": np.cumsum([len(text) for text in ids])}
 
 
 def corpus_texts(data: Path) -> list[str]:
@@ -71,9 +65,8 @@ def corpus_texts(data: Path) -> list[str]:
 
 def teacher_vectors(teacher: Teacher, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
     """The teacher's unit vectors [n, d] of n texts, which are cut as the taught ones."""
-    store = packed(tokenizer, texts)
-    ids = [piece[: TEACHER_TOKENS - 1].astype(np.int32) for piece in np.split(store["ids"], store["ends"][:-1])]
-    return teacher.vectors([np.append(piece, np.int32(EOS)) for piece in ids])
+    ids = token_ids(tokenizer, texts, TEACHER_TOKENS)
+    return teacher.vectors([np.append(piece.astype(np.int32), np.int32(EOS)) for piece in ids])
 
 
 def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
@@ -97,13 +90,13 @@ def write_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, out: Path) -> None:
         found += [(place(query), place(pos), place(negative), -1) for query, pos, negative in task.pairs]
         rows.append(np.array(found, dtype=np.int32))
         numbers.append(np.full(len(found), number, dtype=np.int16))
-    save(out / "task_tokens.npz", **packed(tokenizer, list(places)))
-    save(out / "task_rows.npz", rows=np.concatenate(rows), task=np.concatenate(numbers))
+    write_texts(out / TASK_TEXTS, token_ids(tokenizer, list(places)))
+    write_rows(out / TASK_ROWS, np.concatenate(rows), np.concatenate(numbers))
     told = [
         {"name": task.name, "labelled": bool(task.labelled), "instructions": task.instructions, "weight": task.weight}
         for task in tasks
     ]
-    with whole_file(out / "tasks.json") as path:
+    with whole_file(out / TASKS) as path:
         path.write_text(json.dumps(told, indent=1), "utf-8")
 
 
@@ -170,17 +163,18 @@ def main() -> None:
     tokenizer, kept = t5_tokenizer(teacher_folder() / "tokenizer.json")
     with whole_file(out / "tokenizer.json") as path:
         tokenizer.save(str(path))
-    if not (out / "tokens.npz").exists():
-        save(out / "tokens.npz", **packed(tokenizer, corpus_texts(data)))
-    if (out / "start").exists() and (out / "tasks.json").exists():
+    if not (out / TEXTS).exists():
+        write_texts(out / TEXTS, token_ids(tokenizer, corpus_texts(data)))
+    has_tasks = all((out / name).exists() for name in (TASK_TEXTS, TASK_ROWS, TASKS))
+    if (out / "start").exists() and has_tasks:
         return
     teacher = Teacher.load(kept)
     if not (out / "start").exists():
-        texts = TextStore(out / "tokens.npz", TEACHER_TOKENS)
+        texts = TextStore(out / TEXTS, TEACHER_TOKENS)
         rotation = rotate(teacher, texts, out)
         fitted = [texts.text(len(texts) - 1 - place, NOTHING).ids for place in range(FITTED_TEXTS)]
         convert(load_bert(), [teacher.own_ids(ids) for ids in fitted], tokenizer, kept, rotation, out / "start")
-    if not (out / "tasks.json").exists():
+    if not has_tasks:
         embed = partial(teacher_vectors, teacher, tokenizer)
         write_tasks(read_mini_tasks(data, arguments.medi, embed), tokenizer, out)
 

@@ -31,7 +31,6 @@ from anytask.training.options import TrainingOptions
 from anytask.training.report.curves import draw_curves
 from anytask.training.run import check_settings, make_accelerator
 
-MAX_TOKENS = 128
 DISTIL = TrainingOptions(
     learning_rate=1e-3,
     warmup_ratio=0.05,
@@ -98,7 +97,7 @@ def main() -> None:
     parser.add_argument("--instruct-steps", type=int, default=1000)
     parser.add_argument("--share", type=float, default=SHARE, help="of the second stage's way that is kept")
     arguments = parser.parse_args()
-    prepared = Prepared(arguments.prepared, MAX_TOKENS)
+    prepared = Prepared(arguments.prepared)
     kept = t5_tokenizer(teacher_folder() / "tokenizer.json")[1]
     if arguments.further:
         start, teacher = start_on(prepared, kept, arguments.further)
