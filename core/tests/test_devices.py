@@ -20,12 +20,11 @@ import torch
 
 from anytask import Instructor, WorkerError
 from anytask.devices import DevicePool, _shares, device_names
-from anytask.shared_arrays import SharedTensors
+from anytask.shared_arrays import SHARED_MEMORY, SharedTensors
 
 INSTRUCTION = "Represent the statement: "
 BOTH = ["cpu", "cpu"]
 PATIENCE = 120.0
-SHARED_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="module")

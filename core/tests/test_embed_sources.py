@@ -158,7 +158,10 @@ def test_parquet_fields_keep_their_types(tmp_path: Path) -> None:
 
 
 def test_an_array_gives_the_values_of_json_lines(tmp_path: Path) -> None:
-    row = {"text": "a", "score": 1.5, "small": 1e-100, "meta": {"p": [0.25, None, 10**30]}}
+    deep: list[Any] = [0.5]
+    for _ in range(500):
+        deep = [deep]
+    row = {"text": "a", "deep": deep, "score": 1.5, "small": 1e-100, "meta": {"p": [0.25, None, 10**30]}}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     columns = Columns(keep={"score": None, "small": "float64", "meta": None})

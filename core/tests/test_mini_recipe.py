@@ -155,7 +155,7 @@ def prepared(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> Any:
         tokenizer,
         tmp_path,
     )
-    return store.Prepared(tmp_path, 16)
+    return store.Prepared(tmp_path)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_folder_of_an_earlier_form_is_told(recipe: Any, tmp_path: Path) -> Non
     store = recipe("store")
     (tmp_path / store.TASK_ROWS).rename(tmp_path / "task_rows.npz")
     with pytest.raises(FileNotFoundError, match=r"has no task_rows\.arrow: run prepare\.py"):
-        store.Prepared(tmp_path, 16)
+        store.Prepared(tmp_path)
 
 
 def test_texts_are_kept_as_they_are_but_cut(recipe: Any, bert_tokenizer: Path, tmp_path: Path) -> None:

@@ -80,16 +80,16 @@ class Prepared:
         FileNotFoundError: the folder isn't prepared, or is of an earlier form.
     """
 
-    def __init__(self, folder: Path, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(self, folder: Path) -> None:
         missing = [name for name in (TEXTS, TASK_TEXTS, TASK_ROWS) if not (folder / name).is_file()]
         if missing:
             raise FileNotFoundError(
                 f"{folder} has no {', '.join(missing)}: run prepare.py, which makes what is missing"
             )
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.texts = TextStore(folder / TEXTS, max_tokens)
+        self.texts = TextStore(folder / TEXTS)
         self.rotation: NDArray[np.float32] = np.load(folder / "rotation.npy")
-        self.task_texts = TextStore(folder / TASK_TEXTS, max_tokens)
+        self.task_texts = TextStore(folder / TASK_TEXTS)
         self.tasks: list[dict[str, Any]] = json.loads((folder / TASKS).read_text("utf-8"))
         table = feather.read_table(folder / TASK_ROWS)
         tasks, rows = table["task"].to_numpy(), np.stack([table[name].to_numpy() for name in COLUMNS], axis=1)

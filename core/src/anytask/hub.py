@@ -31,6 +31,7 @@ WEIGHTS = re.compile(
 
 
 MODEL_CARD = "README.md"
+"""What it says of a model doesn't change the model."""
 CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".bin", ".model")
 
 

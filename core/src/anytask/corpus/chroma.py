@@ -22,8 +22,7 @@ class ChromaLoader:
 
     The embedding function is `chroma_anytask.InstructorEmbeddingFunction` with the job's model and instructions, so
     that the collection takes queries wherever `chroma_anytask` is imported; device and batch size are the job's own
-    matter. Kept fields become metadata: nulls are
-    left out, what Chroma can't hold is JSON.
+    matter. Kept fields become metadata: nulls are left out, what Chroma can't hold is JSON.
 
     Args:
         target: the database's folder and the collection's name, "PATH/COLLECTION".

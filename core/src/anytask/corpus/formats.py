@@ -79,7 +79,7 @@ class Source(ABC):
         """
 
 
-class _Stream(Source):
+class StreamSource(Source):
     """A file of bytes, plain or compressed."""
 
     def read(self, start: int = 0) -> Iterator[RawRow]:
@@ -110,7 +110,7 @@ class _Stream(Source):
         """Each row's line, where it has one of its own, and its content."""
 
 
-class JsonSource(_Stream):
+class JsonSource(StreamSource):
     """JSON lines, or a JSON array."""
 
     def _contents(self, stream: io.BufferedReader) -> Iterator[tuple[int | None, Any]]:
@@ -126,7 +126,7 @@ class JsonSource(_Stream):
         return value
 
 
-class LinesSource(_Stream):
+class LinesSource(StreamSource):
     """A text a line; blank lines are none."""
 
     def _contents(self, stream: io.BufferedReader) -> Iterator[tuple[int | None, Any]]:
@@ -136,7 +136,7 @@ class LinesSource(_Stream):
         return {"text": _decode(content).strip()}
 
 
-class CsvSource(_Stream):
+class CsvSource(StreamSource):
     """Comma-separated values with a header, as RFC 4180 and Python's `csv` have them; of tabs where `separator` is."""
 
     separator = ","

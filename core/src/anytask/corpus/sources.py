@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
-from anytask.corpus.formats import SOURCES, STDIN, Format, InputError, RawRow, Source
+from anytask.corpus.formats import SOURCES, STDIN, Format, InputError, RawRow, Source, StreamSource
 from anytask.files.compressed import SUFFIXES as COMPRESSED
 
 FORMATS: dict[str, Format] = {
@@ -22,8 +22,6 @@ FORMATS: dict[str, Format] = {
     ".md": "text",
     ".rst": "text",
 }
-STREAMS = ("jsonl", "csv", "tsv")
-"""Formats that are also read compressed."""
 
 
 def find_sources(inputs: Iterable[str], fields: Sequence[str], format: Format | None = None) -> list[Source]:
@@ -121,7 +119,8 @@ def _suffix(path: str) -> str:
     """What tells the format: of a compressed stream the suffix before the last."""
     name = Path(path)
     inner = name.with_suffix("").suffix.lower()
-    return inner if name.suffix in COMPRESSED and FORMATS.get(inner) in STREAMS else name.suffix.lower()
+    is_stream = inner in FORMATS and issubclass(SOURCES[FORMATS[inner]], StreamSource)
+    return inner if is_stream and name.suffix in COMPRESSED else name.suffix.lower()
 
 
 def _format_of(path: str) -> Format:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from anytask.files.compressed import DamagedFileError, open_compressed
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 RETRIEVAL_PARTS = ("corpus", "queries", "qrels")
@@ -21,11 +22,10 @@ def read_rows(path: Path, keys: Sequence[str]) -> list[Row]:
     Raises:
         ValueError: a line isn't such an object, or there is none; the message names file and line.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     rows: list[Row] = []
     number = 0
-    with opener(path, "rt", encoding="utf-8") as lines:
-        try:
+    try:
+        with open_compressed(path) as stream, io.TextIOWrapper(stream, "utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
@@ -36,10 +36,10 @@ def read_rows(path: Path, keys: Sequence[str]) -> list[Row]:
                         f"{path}, line {number}: expected an object with {', '.join(keys)}; {missing} missing"
                     )
                 rows.append(row)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-            raise ValueError(f"{path}: can't be read as JSON lines ({error})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+    except (DamagedFileError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: can't be read as JSON lines ({error})") from error
     if not rows:
         raise ValueError(f"{path}: holds no rows")
     return rows

@@ -112,7 +112,8 @@ def read_array(stream: io.BufferedReader) -> Iterator[Any]:
         pending = 0 if values else pending + len(chunk)
         if pending > VALUE_LIMIT:
             problem = problem or f"no element ends within {VALUE_LIMIT >> 20} MiB"
-        yield from map(_with_floats, values)
+        _decimals_to_floats(values)
+        yield from values
         values.clear()
         if problem is not None:
             raise DamagedFileError(problem)
@@ -122,13 +123,16 @@ def read_array(stream: io.BufferedReader) -> Iterator[Any]:
         raise DamagedFileError("the file ends before its JSON array does: it was cut off") from None
 
 
-def _with_floats(value: Any) -> Any:
-    """The value with numbers as `json` reads them, in place of ijson's decimals."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, dict):
-        return {name: _with_floats(inner) for name, inner in value.items()}
-    return [_with_floats(inner) for inner in value] if isinstance(value, list) else value
+def _decimals_to_floats(values: list[Any]) -> None:
+    """Replace ijson's decimals, however deep, by the numbers that `json` reads."""
+    unvisited: list[Any] = [values]
+    while unvisited:
+        holder = unvisited.pop()
+        for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if isinstance(value, Decimal):
+                holder[key] = float(value)
+            elif isinstance(value, dict | list):
+                unvisited.append(value)
 
 
 def _read_chunk(stream: io.BufferedReader, size: int) -> bytes:
