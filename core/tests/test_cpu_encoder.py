@@ -21,7 +21,7 @@ from anytask import CheckpointError, Instructor, linear
 from anytask.batching import TokenizedText, pack
 from anytask.checkpoint import load_checkpoint
 from anytask.cpu_encoder import CPU_DTYPES, CpuEncoder, float_state
-from anytask.encoder import T5Encoder
+from anytask.encoder import ACTIVATIONS, T5Encoder
 from anytask.engine import EncodingEngine
 from anytask.linear import FloatLinear, Int8Linear, dequantised, quantised
 
@@ -127,14 +127,15 @@ class TestNumbers:
         expected = rows @ dequantised(weight, scale).T
         torch.testing.assert_close(values * factor, expected, rtol=1e-3, atol=0)
 
-    def test_after_relu_have_all_levels(self) -> None:
+    @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_new", "silu"])
+    def test_after_an_activation_have_more_levels(self, activation: str) -> None:
         torch.manual_seed(0)
         weight, scale = quantised(torch.randn(50, 300))
-        rows = torch.rand(40, 300)
+        rows = ACTIVATIONS[activation](torch.randn(40, 300) * 2)
         exact = rows.double() @ dequantised(weight, scale).double().T
         errors = []
-        for follows_relu in (False, True):
-            values, factor = Int8Linear(weight, scale, follows_relu=follows_relu)(rows.clone())
+        for follows in (None, activation):
+            values, factor = Int8Linear(weight, scale, follows=follows)(rows.clone())
             assert factor is not None
             errors.append(float((values * factor - exact).square().mean().sqrt()))
         assert errors[1] < 0.7 * errors[0]

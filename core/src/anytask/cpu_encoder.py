@@ -2,7 +2,8 @@
 
 The layers are those of `T5Encoder`; what differs is how little memory they touch. Matrices are packed
 (`anytask.linear`); the norms are one pass for the rows' lengths and one to scale; sums go into the residual stream in
-place. Attention is computed in float32 in every precision, which is no slower than bfloat16 there.
+place. Attention (`anytask.cpu_attention`) is computed in float32 in every precision, which is no slower than bfloat16
+there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor
 
-from anytask.encoder import LengthGroup, T5Config, relative_position_bucket, rows_of
+from anytask.cpu_attention import StepAttention
+from anytask.encoder import LengthGroup, T5Config, relative_position_bucket
 from anytask.heap import keep_freed_memory
 from anytask.linear import FloatLinear, Int8Linear, Linear, dequantised, quantised
 from anytask.weights import SCALE, is_quantised
@@ -82,11 +84,10 @@ class CpuEncoder:
             [T, d_model] float32, the last layer's normed output.
         """
         with torch.inference_mode():
-            longest = self._bias_of(max(group.length for group in groups))
-            biases = [longest[None, :, : group.length, : group.length] for group in groups]
+            attention = StepAttention(self.config, groups, self._bias_of(max(group.length for group in groups)))
             x = F.embedding(token_ids, self._embedding).float()
             for block in self._blocks:
-                block(x, biases, groups)
+                block(x, attention)
             return x.mul_(_inverse_rms(x, self._epsilon)).mul_(self._final_gain)
 
     def _bias_of(self, length: int) -> Tensor:
@@ -122,7 +123,6 @@ class _Block:
         def matrix(part: str) -> dict[str, Tensor]:
             return _matrix(state, f"{name}.{part}", dtype)
 
-        relu = config.activation == "relu"
         self._attention_gain, self._feed_forward_gain = gain("attention_norm"), gain("feed_forward_norm")
         self._qkv = _linear(matrix("attention.qkv"))
         self._o = _linear(matrix("attention.o"))
@@ -130,7 +130,7 @@ class _Block:
         halves = {key: tensor.chunk(2) for key, tensor in wi.items()} if config.is_gated else {}
         self._wi = _linear({key: half[0] for key, half in halves.items()} or wi, config.activation)
         self._gated = _linear({key: half[1] for key, half in halves.items()}) if config.is_gated else None
-        self._wo = _linear(matrix("feed_forward.wo"), follows_relu=relu and not config.is_gated)
+        self._wo = _linear(matrix("feed_forward.wo"), follows=None if config.is_gated else config.activation)
 
     def state(self) -> dict[str, Tensor]:
         state = {
@@ -148,23 +148,12 @@ class _Block:
         }
         return state | {f"{name}.{key}": value for name, part in matrices.items() for key, value in part.items()}
 
-    def __call__(self, x: Tensor, biases: Sequence[Tensor], groups: Sequence[LengthGroup]) -> None:
-        """Add this layer's two parts to x [T, d_model] float32; `biases` [1, H, L, L] are those of the groups."""
-        qkv = _scaled(*self._qkv(x * self._attention_gain, _inverse_rms(x, self._epsilon))).float()
-        _add(x, *self._o(self._attend(qkv, biases, groups)))
+    def __call__(self, x: Tensor, attention: StepAttention) -> None:
+        """Add this layer's two parts to x [T, d_model] float32; `attention` is that of the step."""
+        _write(attention.qkv, *self._qkv(x * self._attention_gain, _inverse_rms(x, self._epsilon)))
+        _add(x, *self._o(attention()))
         normed, factor = x * self._feed_forward_gain, _inverse_rms(x, self._epsilon)
         _add(x, *self._wo(*self._hidden(normed, factor)))
-
-    def _attend(self, qkv: Tensor, biases: Sequence[Tensor], groups: Sequence[LengthGroup]) -> Tensor:
-        """[T, 3 * H * K] to the heads' contexts, [T, H * K]."""
-        heads, width = self._config.num_heads, self._config.d_kv
-        contexts = []
-        for group, bias, rows in zip(groups, biases, rows_of(qkv, groups), strict=True):
-            shape = (group.count, group.length, 3, heads, width)
-            q, k, v = rows.view(shape).permute(2, 0, 3, 1, 4)  # [N, H, L, K] each
-            context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-            contexts.append(context.transpose(1, 2).reshape(-1, heads * width))
-        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def _hidden(self, normed: Tensor, factor: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._gated is None:
@@ -183,6 +172,13 @@ def _scaled(values: Tensor, factor: Tensor | None) -> Tensor:
     return values if factor is None else values.mul_(factor)
 
 
+def _write(x: Tensor, values: Tensor, factor: Tensor | None) -> None:
+    if factor is None:
+        x.copy_(values)
+    else:
+        torch.mul(values, factor, out=x)
+
+
 def _add(x: Tensor, values: Tensor, factor: Tensor | None) -> None:
     if factor is None:
         x.add_(values)
@@ -198,9 +194,9 @@ def _matrix(state: MutableMapping[str, Tensor], name: str, dtype: torch.dtype) -
     return {"weight": weight.to(dtype)} if scale is None else {"weight": weight, "weight_scale": scale}
 
 
-def _linear(matrix: Mapping[str, Tensor], activation: str | None = None, follows_relu: bool = False) -> Linear:
+def _linear(matrix: Mapping[str, Tensor], activation: str | None = None, follows: str | None = None) -> Linear:
     if "weight_scale" in matrix:
-        return Int8Linear(matrix["weight"], matrix["weight_scale"], activation, follows_relu)
+        return Int8Linear(matrix["weight"], matrix["weight_scale"], activation, follows)
     return FloatLinear(matrix["weight"], activation)
 
 

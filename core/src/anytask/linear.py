@@ -38,8 +38,12 @@ LARGEST = 127
 """Largest magnitude of an int8 weight or activation; -128 is left out, so that both signs reach as far."""
 WHOLE = 1.5 * 2**23
 """Added to a float32 number between -2^22 and 2^22, it rounds to the next whole number and has that in its low bits."""
-SMALLEST_PEAK = 1e-30
-"""Stands for the peak of a row of zeros, by which nothing could be divided."""
+SMALLEST_STEP = 1e-30
+"""Between the levels of a row of zeros, by whose peak nothing could be divided."""
+DEEPEST = {"relu": 0.0, "gelu": 0.17, "gelu_new": 0.1701, "silu": 0.2785}
+"""How far below zero an activation reaches at most, rounded up."""
+CODES_BELOW_ZERO = 32
+"""Of the 256 codes of a row that follows such an activation, those for what lies below zero."""
 
 Rows = tuple[Tensor, Tensor | None]
 
@@ -112,21 +116,23 @@ class Int8Linear:
         weight: [out, in] int8, from -127 to 127.
         weight_scale: [out] float32; the matrix is weight times its channel's scale.
         activation: as for `FloatLinear`.
-        follows_relu: the rows have no negative elements, so that all 256 levels are theirs.
+        follows: the activation that the rows come from, if they do: hardly any codes are needed below zero then.
     """
 
     dtype = torch.int8
 
     def __init__(
-        self, weight: Tensor, weight_scale: Tensor, activation: str | None = None, follows_relu: bool = False
+        self, weight: Tensor, weight_scale: Tensor, activation: str | None = None, follows: str | None = None
     ) -> None:
         self._scale = weight_scale.float().clone()
         self._activation = activation
-        self._follows_relu = follows_relu
+        self._is_signed = follows is None
         self._packed = packs_int8()
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
-        self._zero_point = 0 if follows_relu else LARGEST + 1
-        self._levels = torch.tensor(2.0 * LARGEST + 1 if follows_relu else float(LARGEST))
+        deepest = 0.0 if follows is None else DEEPEST[follows]
+        self._zero_point = LARGEST + 1 if follows is None else CODES_BELOW_ZERO if deepest else 0
+        self._smallest_step = max(deepest / CODES_BELOW_ZERO, SMALLEST_STEP)
+        self._levels = torch.tensor(255.0 - self._zero_point)
         self._rounding = torch.tensor(WHOLE + self._zero_point)
         if self._packed:
             self._weight = torch.ops.onednn.qlinear_prepack(weight, [PACKED_FOR_ROWS, weight.shape[1]])
@@ -151,9 +157,9 @@ class Int8Linear:
     def _quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Unsigned bytes [T, in] with the zero at `_zero_point`, and the step between them in each row [T, 1]."""
         peak = x.amax(-1, keepdim=True)
-        if not self._follows_relu:
+        if self._is_signed:
             peak = torch.maximum(peak, x.amin(-1, keepdim=True).neg_())  # without writing all magnitudes
-        step = peak.clamp_min_(SMALLEST_PEAK).div_(self._levels)
+        step = peak.div_(self._levels).clamp_min_(self._smallest_step)
         # the sum's low bits are the whole number; torch converts no floats to uint8 with vector instructions
         return x.mul_(step.reciprocal()).add_(self._rounding).view(torch.int32).to(torch.uint8), step
 
@@ -180,7 +186,7 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
         CheckpointError: the matrix holds inf or NaN.
     """
     weight = weight.float()
-    scale = weight.abs().amax(1).clamp_min_(SMALLEST_PEAK).div_(LARGEST)
+    scale = weight.abs().amax(1).div_(LARGEST).clamp_min_(SMALLEST_STEP)
     if not torch.isfinite(scale).all():
         raise CheckpointError("the checkpoint's weights hold inf or NaN, which int8 can't; download it again")
     return (weight / scale[:, None]).round_().to(torch.int8), scale
