@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from imitation import TaughtBatch
-from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS, free_wordings
+from instructions import FOR_LONG_TEXTS, FOR_SHORT_TEXTS, FOR_SHORT_TEXTS_WITH_TOPICS, free_wordings
 from numpy.typing import NDArray
 from store import NOTHING, Prepared, TextStore
 from teacher import Teacher
@@ -51,6 +51,7 @@ class Stage:
         steps: how many there are.
         taught_tokens: of the corpus' texts, which the teacher embeds too, without their instructions.
         instructed: share of taught texts that stand behind an instruction, or behind another text.
+        sentence_topics: whether sentences are asked for their topic, too, as tasks ask for it.
         task_tokens: of texts of one task, without their instructions.
         pairs: most of one task; of labelled texts, twice as many.
     """
@@ -60,6 +61,7 @@ class Stage:
     instructed: float
     task_tokens: int = 0
     pairs: int = 128
+    sentence_topics: bool = False
 
 
 class Wordings:
@@ -129,7 +131,8 @@ class TaughtTexts:
         if rng.random() < GENERAL:
             pair = DEFAULT_QUERY_INSTRUCTION, DEFAULT_DOCUMENT_INSTRUCTION
         else:
-            pool = FOR_LONG_TEXTS if is_long else FOR_SHORT_TEXTS
+            short = FOR_SHORT_TEXTS_WITH_TOPICS if self.stage.sentence_topics else FOR_SHORT_TEXTS
+            pool = FOR_LONG_TEXTS if is_long else short
             pair = (pool[rng.integers(len(pool))],) * 2
         return store.text(index, self.wordings.draw(pair, rng)[is_long])
 

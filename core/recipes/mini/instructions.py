@@ -28,7 +28,6 @@ QUERIES = {
     "sentence": (
         *("measuring semantic similarity", "finding a sentence with the same meaning", "clustering by topic"),
         *("telling how alike two sentences are", "finding what is said about the same matter", "comparison"),
-        *("classifying its topic", "telling what it is about"),
     ),
     "title": (
         *("retrieving the document", "clustering by topic", "classifying its topic"),
@@ -51,6 +50,7 @@ DOCUMENTS = {
     "answer": ("retrieval", "finding the question's reply", "matching it with questions"),
     "article": ("retrieval", "classifying its topic", "finding articles like it"),
 }
+SENTENCE_TOPICS = ("classifying its topic", "telling what it is about")
 FREE_FORMS = (
     "{Objective}: ",
     "{Objective}. {Subject}: ",
@@ -94,4 +94,5 @@ def _all(types: dict[str, tuple[str, ...]]) -> list[str]:
 
 
 FOR_SHORT_TEXTS = _all(QUERIES)
+FOR_SHORT_TEXTS_WITH_TOPICS = _all(QUERIES | {"sentence": QUERIES["sentence"] + SENTENCE_TOPICS})
 FOR_LONG_TEXTS = _all(DOCUMENTS)

@@ -77,7 +77,7 @@ def instruct(
     start: Checkpoint, prepared: Prepared, teacher: Teacher, steps: int, folder: Path, **about: str
 ) -> Checkpoint:
     """The second stage, from `start` to its end."""
-    stage = Stage(steps, taught_tokens=2048, instructed=0.7, task_tokens=3072)
+    stage = Stage(steps, taught_tokens=2048, instructed=0.7, task_tokens=3072, sentence_topics=True)
     return run(deepcopy(start), prepared, teacher, stage, INSTRUCT, folder, **about)
 
 
