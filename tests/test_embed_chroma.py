@@ -134,6 +134,14 @@ def test_another_instruction_is_refused(corpus: Path, tmp_path: Path) -> None:
     assert "was built with other settings: document_instruction" in refused.stderr
 
 
+def test_vectors_of_another_precision_are_refused(corpus: Path, tmp_path: Path) -> None:
+    assert load(corpus, tmp_path / "db/facts", "--dtype", "float32").exit_code == 0
+    refused = load(corpus, tmp_path / "db/facts")
+    assert refused.exit_code == 1
+    assert "the collection 'facts' was built with another dtype; add --dtype float32" in refused.stderr
+    assert load(corpus, tmp_path / "db/facts", "--dtype", "float32").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -37,4 +37,4 @@ def test_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for page in PAGES:
         for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.S):
             if "n_results=3" not in block:
-                exec(compile(block, page, "exec"), {"__name__": "page"})
+                exec(compile(block, page, "exec", dont_inherit=True), {"__name__": "page"})

@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 )
 def test_code_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(block, "README.md", "exec", dont_inherit=True), {"__name__": "readme"})
 
 
 def test_links_lead_somewhere() -> None:

@@ -66,6 +66,16 @@ def test_the_lock_satisfies_what_the_distributions_ask_for() -> None:
                 assert lock[name] in requirement.specifier, f"{project.name} asks for {line}"
 
 
+def test_every_adapter_asks_for_the_same_core() -> None:
+    asked = {
+        project.name: line.partition("anytask")[2]
+        for project in PROJECTS
+        for line in project_table(project)["dependencies"]  # type: ignore[attr-defined]
+        if Requirement(line).name == "anytask"
+    }
+    assert asked == dict.fromkeys(("chroma", "haystack", "langchain", "llama-index"), ">=0.1,<0.2")
+
+
 @pytest.mark.parametrize("project", [project.name for project in PROJECTS])
 def test_wheels_are_typed_and_licensed(wheels: dict[str, Path], project: str) -> None:
     names = zipfile.ZipFile(wheels[project]).namelist()

@@ -19,7 +19,9 @@ import chromadb
 import pytest
 import pytest_socket
 from chromadb.api import ClientAPI
+from chromadb.api.types import Documents, EmbeddingFunction, Embeddings
 from chromadb.config import Settings
+from chromadb.utils import embedding_functions
 from safetensors.numpy import load_file, save_file
 
 from anytask import Instructor
@@ -54,6 +56,24 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = load_file(folder / "2_Dense" / "model.safetensors")
     save_file({name: value[:SMALL].copy() for name, value in weights.items()}, folder / "2_Dense" / "model.safetensors")
     return folder
+
+
+@pytest.fixture
+def chromas_own(mini: Instructor, monkeypatch: pytest.MonkeyPatch) -> Callable[..., EmbeddingFunction[Documents]]:
+    """Chroma's `InstructorEmbeddingFunction` as it was when it worked, with the original package's vectors."""
+
+    class Original(embedding_functions.InstructorEmbeddingFunction):
+        def __init__(self, instruction: str | None = None) -> None:
+            self.model_name, self.device, self.instruction = "mini", "cpu", instruction
+
+        def __call__(self, input: Documents) -> Embeddings:
+            return list(mini.encode(input, self.instruction))
+
+        def is_legacy(self) -> bool:
+            return False
+
+    monkeypatch.setitem(embedding_functions.known_embedding_functions, "instructor", Original)
+    return Original
 
 
 @pytest.fixture

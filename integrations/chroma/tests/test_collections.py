@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from chromadb.api.types import Documents, EmbeddingFunction, Embeddings
 from chromadb.config import Settings
 from chromadb.errors import InvalidArgumentError
 
-from anytask import Instructor, release_shared
+from anytask import CheckpointError, Instructor, release_shared
 from chroma_anytask import InstructorEmbeddingFunction
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -219,6 +220,84 @@ class TestOpenedAgain:
         cosine = np.stack(other(TEXTS)) @ other.embed_query(TEXTS[:1])[0]
         assert answer["distances"] is not None
         np.testing.assert_allclose(sorted(1 - np.asarray(answer["distances"][0])), sorted(cosine), atol=1e-4)
+
+
+class TestFolderThatMoved:
+    @pytest.fixture
+    def moved(self, on_disk: Open, small_checkpoint: Path, tmp_path: Path) -> Path:
+        """Where the model of the collection "texts" is now."""
+        before = tmp_path / "before"
+        shutil.copytree(small_checkpoint, before)
+        fill(on_disk(), InstructorEmbeddingFunction(before, document_instruction=TOPIC))
+        return before.rename(tmp_path / "after")
+
+    @pytest.fixture
+    def function(self, moved: Path) -> InstructorEmbeddingFunction:
+        return InstructorEmbeddingFunction(moved, document_instruction=TOPIC)
+
+    def test_opened_with_the_folder_as_it_is_called_now(
+        self, on_disk: Open, function: InstructorEmbeddingFunction, moved: Path
+    ) -> None:
+        with pytest.raises(CheckpointError, match=r"before.*nothing is there"):
+            on_disk().get_collection("texts").query(query_texts=TEXTS[:1])
+        with pytest.warns(UserWarning, match="must hold the same weights") as warned:
+            collection = on_disk().get_collection("texts", embedding_function=function)
+        assert f"{moved.parent / 'before'}, which isn't on this machine; {moved} takes" in str(warned[0].message)
+        assert collection.query(query_texts=TEXTS[:1], n_results=1)["ids"]
+        assert stored_config(collection)["model"] == str(moved.parent / "before")
+
+    def test_modify_stores_the_new_path(
+        self, on_disk: Open, function: InstructorEmbeddingFunction, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        on_disk().get_collection("texts").modify(configuration={"embedding_function": function})
+        assert len([warning for warning in recwarn if "same weights" in str(warning.message)]) == 1
+        recwarn.clear()
+        again = on_disk().get_collection("texts", embedding_function=function)
+        again.add(ids=["new"], documents=["Obsidian is volcanic glass."])
+        assert on_disk().get_collection("texts").query(query_texts=TEXTS[:1], n_results=1)["ids"]
+        assert not [warning for warning in recwarn if "same weights" in str(warning.message)]
+
+    def test_what_differs_otherwise_is_refused(self, on_disk: Open, moved: Path, small_checkpoint: Path) -> None:
+        for other in (
+            InstructorEmbeddingFunction(moved),
+            InstructorEmbeddingFunction("mini", document_instruction=TOPIC),
+            InstructorEmbeddingFunction(moved.parent / "missing", document_instruction=TOPIC),
+        ):
+            with pytest.raises(ValueError, match="was built with other settings"):
+                on_disk().get_collection("texts", embedding_function=other)
+        moved.rename(moved.parent / "before")
+        other = InstructorEmbeddingFunction(small_checkpoint, document_instruction=TOPIC)
+        with pytest.raises(ValueError, match=r"was built with other settings: model .*before' -> "):
+            on_disk().get_collection("texts", embedding_function=other)
+
+
+class TestDtype:
+    def test_none_is_the_stored_one(self, on_disk: Open) -> None:
+        stored = InstructorEmbeddingFunction(dtype="bfloat16", device="cpu")
+        fill(on_disk(), stored)
+        open_ = InstructorEmbeddingFunction(device="cpu")
+        assert np.abs(np.stack(open_(TEXTS[:1])) - np.stack(stored(TEXTS[:1]))).max() > 1e-4
+        collection = on_disk().get_collection("texts", embedding_function=open_)
+        collection.add(ids=["again"], documents=TEXTS[:1])
+        vectors = collection.get([IDS[0], "again"], include=["embeddings"])["embeddings"]
+        np.testing.assert_allclose(np.asarray(vectors), np.stack(stored(TEXTS[:1] * 2)), atol=1e-6)
+        assert open_.get_config()["dtype"] is None
+
+    def test_modify_keeps_it(self, on_disk: Open) -> None:
+        collection = fill(on_disk(), InstructorEmbeddingFunction(dtype="bfloat16"))
+        changed = {"embedding_function": InstructorEmbeddingFunction(query_instruction=QUESTION)}
+        collection.modify(configuration=changed)
+        again = on_disk().get_collection("texts")
+        for config in map(stored_config, (collection, again)):
+            assert (config["dtype"], config["query_instruction"]) == ("bfloat16", QUESTION)
+        with pytest.raises(ValueError, match="dtype 'bfloat16' -> 'float32'"):
+            again.modify(configuration={"embedding_function": InstructorEmbeddingFunction(dtype="float32")})
+        assert changed["embedding_function"].get_config()["dtype"] is None
+
+    def test_the_checkpoints_own_is_not_just_any(self, on_disk: Open) -> None:
+        fill(on_disk(), InstructorEmbeddingFunction())
+        with pytest.raises(ValueError, match="dtype None -> 'bfloat16'"):
+            on_disk().get_collection("texts", embedding_function=InstructorEmbeddingFunction(dtype="bfloat16"))
 
 
 class TestRefused:

@@ -248,11 +248,26 @@ class TestUpdates:
         with pytest.raises(ValueError, match=name):
             new.validate_config_update(old, {name: value})
 
-    def test_another_dtype_is_refused_but_where_it_was_left_to_the_checkpoint(self) -> None:
-        single, half = (InstructorEmbeddingFunction(dtype=dtype) for dtype in ("float32", "bfloat16"))
-        with pytest.raises(ValueError, match="dtype 'float32' -> 'bfloat16'"):
-            half.validate_config_update(single.get_config(), half.get_config())
-        half.validate_config_update(InstructorEmbeddingFunction().get_config(), half.get_config())
+    def test_another_dtype_is_refused_and_none_keeps_the_stored_one(self) -> None:
+        open_, single, half = (InstructorEmbeddingFunction(dtype=dtype) for dtype in (None, "float32", "bfloat16"))
+        for old in (open_, single):
+            with pytest.raises(ValueError, match=f"dtype {old.get_config()['dtype']!r} -> 'bfloat16'"):
+                half.validate_config_update(old.get_config(), half.get_config())
+        open_.validate_config_update(half.get_config(), open_.get_config())
+
+    @pytest.mark.parametrize("stored", ["/models/elsewhere", r"C:\models\elsewhere"])
+    def test_a_folder_may_stand_in_for_one_that_is_not_on_this_machine(
+        self, small_checkpoint: Path, stored: str
+    ) -> None:
+        old = {**InstructorEmbeddingFunction().get_config(), "model": stored}
+        here = InstructorEmbeddingFunction(small_checkpoint)
+        here.validate_config_update(old, here.get_config())
+        for other in (InstructorEmbeddingFunction(), InstructorEmbeddingFunction(small_checkpoint.parent / "missing")):
+            with pytest.raises(ValueError, match=r"model .* -> "):
+                other.validate_config_update(old, other.get_config())
+        for still_there in (str(small_checkpoint.parent), "mini", "hkunlp/instructor-base"):
+            with pytest.raises(ValueError, match=f"model '{still_there}' -> "):
+                here.validate_config_update({**old, "model": still_there}, here.get_config())
 
     @pytest.mark.parametrize(
         ("name", "value"),

@@ -20,7 +20,7 @@ def test_the_snippets_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> N
     assert len(snippets) == 5
     names: dict[str, Any] = {"__name__": "readme"}
     for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), names)
+        exec(compile(snippet, "README.md", "exec", dont_inherit=True), names)
     assert capsys.readouterr().out.strip() in {document.content for document in names["store"].filter_documents()}
     assert len(names["embedding"]) == len(names["documents"][0].embedding)
     assert len(names["answers"]) == 2

@@ -18,7 +18,8 @@ import pytest_socket
 from haystack import Document, Pipeline, component
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 from haystack.components.writers import DocumentWriter
-from haystack.core.errors import PipelineRuntimeError
+from haystack.core.errors import BreakpointException, PipelineConnectError, PipelineRuntimeError
+from haystack.dataclasses.breakpoints import Breakpoint, PipelineSnapshot
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.tools import ComponentTool
@@ -140,10 +141,10 @@ def test_a_run_brings_another_instruction(documents: list[Document], model: Inst
 class Phrasing:
     """Gives a query and the instruction that suits it."""
 
-    @component.output_types(query=str, purpose=str)
-    def run(self, topic: str) -> dict[str, str]:
+    @component.output_types(query=str, purpose=str, instruction=Instruction)
+    def run(self, topic: str) -> dict[str, Any]:
         purpose = Instruction("question", domain=topic, objective="retrieving supporting documents")
-        return {"query": f"What is {topic}?", "purpose": str(purpose)}
+        return {"query": f"What is {topic}?", "purpose": str(purpose), "instruction": purpose}
 
 
 def test_other_components_feed_text_and_instruction(model: Instructor) -> None:
@@ -155,6 +156,28 @@ def test_other_components_feed_text_and_instruction(model: Instructor) -> None:
     result = pipeline.run({"phrasing": {"topic": "geology"}})
     instruction = "Represent the geology question for retrieving supporting documents: "
     expected = model.encode("What is geology?", instruction)
+    np.testing.assert_allclose(result["embedder"]["embedding"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("embedder", [InstructorTextEmbedder, InstructorDocumentEmbedder])
+def test_an_instruction_object_which_snapshots_would_lose_is_not_connected(embedder: Any) -> None:
+    pipeline = Pipeline()
+    pipeline.add_component("phrasing", Phrasing())
+    pipeline.add_component("embedder", embedder())
+    with pytest.raises(PipelineConnectError, match="Instruction"):
+        pipeline.connect("phrasing.instruction", "embedder.instruction")
+
+
+def test_a_run_goes_on_from_a_snapshot_with_its_instruction(model: Instructor) -> None:
+    pipeline = Pipeline()
+    pipeline.add_component("embedder", InstructorTextEmbedder())
+    data = {"embedder": {"text": "granite", "instruction": str(Instruction("word", objective="finding synonyms"))}}
+    with pytest.raises(BreakpointException) as stopped:
+        pipeline.run(data, break_point=Breakpoint("embedder"))
+    assert stopped.value.pipeline_snapshot is not None
+    stored = json.loads(json.dumps(stopped.value.pipeline_snapshot.to_dict()))
+    result = pipeline.run(data={}, pipeline_snapshot=PipelineSnapshot.from_dict(stored))
+    expected = model.encode("granite", "Represent the word for finding synonyms: ")
     np.testing.assert_allclose(result["embedder"]["embedding"], expected, atol=1e-5)
 
 

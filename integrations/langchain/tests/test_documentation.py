@@ -21,7 +21,7 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     blocks = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text("utf-8"), re.S)
     namespace: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
+        exec(compile(block, "README.md", "exec", dont_inherit=True), namespace)
     assert capsys.readouterr().out in ("shutil.copytree copies a folder.\n", "os.remove deletes a file.\n")
     assert len(namespace["vectors"]) == 64  # type: ignore[arg-type]
 

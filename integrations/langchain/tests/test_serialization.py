@@ -37,7 +37,10 @@ ALL_SETTINGS = {
 }
 
 
-@pytest.fixture(params=[{}, ALL_SETTINGS], ids=["defaults", "all settings"])
+@pytest.fixture(
+    params=[{}, ALL_SETTINGS, {"token": False}, {"token": True}],
+    ids=["defaults", "all settings", "no token", "stored token"],
+)
 def settled(request: pytest.FixtureRequest) -> InstructorEmbeddings:
     return InstructorEmbeddings(**request.param)
 
@@ -70,6 +73,21 @@ def test_langchain_serialization_names_the_secret() -> None:
         secrets_map={"HF_TOKEN": TOKEN},
     )
     assert restored == embeddings
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_no_token_stays_no_token() -> None:
+    embeddings = InstructorEmbeddings(token=False)
+    assert embeddings.model_dump()["token"] is json.loads(embeddings.model_dump_json())["token"] is False
+    assert dumpd(embeddings)["kwargs"]["token"] is False
+    restored = loads(
+        dumps(embeddings),
+        allowed_objects=[InstructorEmbeddings],
+        valid_namespaces=["langchain_anytask"],
+        secrets_map={"HF_TOKEN": TOKEN},
+    )
+    for again in (restored, InstructorEmbeddings(**embeddings.model_dump()), pickle.loads(pickle.dumps(embeddings))):
+        assert again._embedder().token is False
 
 
 def test_what_is_no_string_becomes_one() -> None:

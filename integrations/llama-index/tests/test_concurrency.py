@@ -6,10 +6,11 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.anytask import InstructorEmbedding
 
 from anytask import Embedder, Instructor
@@ -63,6 +64,47 @@ def test_64_threads_get_the_same(model: Instructor) -> None:
     with ThreadPoolExecutor(64) as pool:
         vectors = list(pool.map(embed_model.get_query_embedding, QUERIES))
     np.testing.assert_allclose(vectors, model.encode_query(QUERIES), atol=1e-5)
+
+
+class WatchedMatrix(np.ndarray):
+    """Vectors that note the threads in which they become Python numbers."""
+
+    threads: ClassVar[set[int]] = set()
+
+    def tolist(self) -> Any:
+        self.threads.add(threading.get_ident())
+        return super().tolist()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+async def test_neither_hashing_nor_conversion_is_done_on_the_loop(
+    monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    hashing: set[int] = set()
+    fingerprint = Embedder.fingerprint
+
+    def watched_fingerprint(self: Embedder, side: str) -> str:
+        hashing.add(threading.get_ident())
+        return fingerprint(self, side)
+
+    def watch(name: str) -> None:
+        embed = getattr(Embedder, name)
+
+        async def watched(self: Embedder, *args: Any) -> Any:
+            return (await embed(self, *args)).view(WatchedMatrix)
+
+        monkeypatch.setattr(Embedder, name, watched)
+
+    monkeypatch.setattr(Embedder, "fingerprint", watched_fingerprint)
+    watch("aembed_queries")
+    watch("aembed_documents")
+    WatchedMatrix.threads.clear()
+    embed_model = InstructorEmbedding(embeddings_cache=SimpleKVStore() if cached else None)
+    await embed_model.aget_query_embedding(QUERIES[0])
+    await embed_model.aget_text_embedding_batch(QUERIES)
+    assert bool(hashing) == cached
+    assert WatchedMatrix.threads
+    assert threading.get_ident() not in hashing | WatchedMatrix.threads
 
 
 async def test_num_workers_bounds_the_batches_under_way(monkeypatch: pytest.MonkeyPatch, model: Instructor) -> None:

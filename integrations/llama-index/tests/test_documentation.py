@@ -23,7 +23,7 @@ async def test_readme(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     for block in blocks:
         here = block.replace('"hkunlp/instructor-large", device="cuda"', '"mini", device="cpu"')
-        code = compile(here, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(here, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         if inspect.iscoroutine(done := eval(code, names)):
             await done
     assert "Tomatoes need six hours of sun a day." in capsys.readouterr().out

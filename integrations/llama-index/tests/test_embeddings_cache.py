@@ -127,6 +127,33 @@ async def test_what_is_no_text_never_hits() -> None:
         await embed_model.aget_text_embedding(None)
 
 
+@pytest.mark.skipif("rate_limiter" not in InstructorEmbedding.model_fields, reason="this LlamaIndex has none")
+async def test_the_rate_limiter_is_asked_for_cached_vectors_too(embedded: Any) -> None:
+    from llama_index.core.rate_limiter import TokenBucketRateLimiter
+
+    class Counting(TokenBucketRateLimiter):
+        asked: int = 0
+
+        def acquire(self, num_tokens: int = 0) -> None:
+            self.asked += 1
+            super().acquire(num_tokens)
+
+        async def async_acquire(self, num_tokens: int = 0) -> None:
+            self.asked += 1
+            await super().async_acquire(num_tokens)
+
+    limiter = Counting(requests_per_minute=1000)
+    embed_model = InstructorEmbedding(embeddings_cache=SimpleKVStore(), rate_limiter=limiter)
+    for calls in range(1, 3):
+        embed_model.get_query_embedding("fern")
+        await embed_model.aget_query_embedding("fern")
+        embed_model.get_text_embedding_batch(["fern", "rose"])
+        assert limiter.asked == 3 * calls
+    await embed_model.aget_text_embedding_batch(["moss"])
+    assert limiter.asked == 6
+    assert embedded.texts("query") == ["fern"]
+
+
 def test_what_is_no_store_is_refused() -> None:
     with pytest.raises(TypeError, match="embeddings_cache must be of type BaseKVStore"):
         InstructorEmbedding(embeddings_cache={})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +29,10 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.anytask import InstructorEmbedding
 from llama_index.vector_stores.chroma import ChromaVectorStore
+from safetensors.numpy import load_file, save_file
 
 from anytask import Instructor
+from anytask.hub import BUNDLED
 
 QUESTION = "When are apple trees cut back?"
 PLAIN = "Represent the gardening text: "
@@ -147,6 +150,25 @@ def test_stores_and_handlers_do_not_change_the_pipelines_key(documents: list[Doc
     manager = CallbackManager([LlamaDebugHandler(print_trace_on_end=False)])
     pipeline(cache, embeddings_cache=SimpleKVStore(), callback_manager=manager).run(documents=documents)
     assert embedded == []
+
+
+def test_of_a_folder_trained_anew_in_place_the_pipelines_cache_knows_nothing(
+    documents: list[Document], embedded: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED / "mini", folder)
+    filling, store = pipeline(model_name=str(folder)), SimpleKVStore()
+    cached = InstructorEmbedding(str(folder), embeddings_cache=store)
+    before = [node.embedding for node in filling.run(documents=documents)]
+    cached.get_text_embedding("a fern")
+    dense = folder / "2_Dense" / "model.safetensors"
+    save_file({name: weight[::-1].copy() for name, weight in load_file(dense).items()}, dense)
+    assert [node.embedding for node in filling.run(documents=documents)] == before
+    filling.cache.clear()
+    after = [node.embedding for node in filling.run(documents=documents)]
+    np.testing.assert_allclose(after, np.asarray(before)[:, ::-1], atol=1e-5)
+    cached.get_text_embedding("a fern")
+    assert embedded.texts("document").count("a fern") == 2
 
 
 async def test_asynchronous_pipeline(documents: list[Document], texts: list[str], model: Instructor) -> None:

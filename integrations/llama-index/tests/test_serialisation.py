@@ -69,6 +69,21 @@ def test_round_trips() -> None:
     assert again.get_query_embedding("a fern") == embed_model.get_query_embedding("a fern")
 
 
+@pytest.mark.parametrize("token", [False, True])
+def test_a_token_that_is_no_secret_is_a_setting(token: bool) -> None:
+    embed_model = InstructorEmbedding(token=token)
+    assert embed_model.to_dict()["token"] is token
+    for again in (
+        InstructorEmbedding.from_dict(embed_model.to_dict()),
+        InstructorEmbedding.from_json(embed_model.to_json()),
+        InstructorEmbedding.model_validate(embed_model.model_dump()),
+        InstructorEmbedding.model_validate_json(embed_model.model_dump_json()),
+        pickle.loads(pickle.dumps(embed_model)),
+        copy.deepcopy(embed_model),
+    ):
+        assert again._embedder.token is token
+
+
 def test_copies_and_pickles_give_the_same_vectors() -> None:
     embed_model = InstructorEmbedding(**SETTINGS)
     vector = embed_model.get_text_embedding("a fern")

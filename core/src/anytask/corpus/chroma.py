@@ -71,6 +71,9 @@ class ChromaLoader:
         self._batch: int = client.get_max_batch_size()
         with _told(self._error):
             self._collection = client.get_or_create_collection(path.name, embedding_function=function)
+        stored = self._collection.configuration_json["embedding_function"]["config"].get("dtype")
+        if stored != embedder.dtype:
+            raise ValueError(f"the collection {path.name!r} was built with another dtype; add --dtype {stored}")
 
     def load(self, shard: Path) -> None:
         """Add a shard's rows, or replace them.

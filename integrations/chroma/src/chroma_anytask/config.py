@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from importlib.resources import files
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from jsonschema import Draft7Validator, ValidationError  # type: ignore[import-untyped]
@@ -63,7 +65,8 @@ def refuse_other_vectors(old: Mapping[str, Any], new: Mapping[str, Any], collect
 
     Args:
         old: what the collection was built with; a missing setting has its default.
-        new: what shall be used with it; a missing setting stays as it is.
+        new: what shall be used with it; a missing setting stays as it is, and so does a dtype that is None. Its model
+            may be a folder that `stands_in` for the old one.
         collection: how the message names it.
 
     Raises:
@@ -71,9 +74,11 @@ def refuse_other_vectors(old: Mapping[str, Any], new: Mapping[str, Any], collect
     """
     before = {name: old.get(name, _DEFAULTS[name]) for name in DECIDE_DOCUMENT_VECTORS}
     after = {name: new.get(name, before[name]) for name in DECIDE_DOCUMENT_VECTORS}
-    changes = [
-        f"{name} {before[name]!r} -> {after[name]!r}" for name in before if _differ(name, before[name], after[name])
-    ]
+    if after["dtype"] is None:
+        after["dtype"] = before["dtype"]
+    if stands_in(after["model"], before["model"]):
+        after["model"] = before["model"]
+    changes = [f"{name} {before[name]!r} -> {after[name]!r}" for name in before if before[name] != after[name]]
     if changes:
         raise ValueError(
             f"{collection} was built with other settings: {'; '.join(changes)}. Its vectors can't be compared with "
@@ -82,6 +87,7 @@ def refuse_other_vectors(old: Mapping[str, Any], new: Mapping[str, Any], collect
         )
 
 
-def _differ(name: str, before: object, after: object) -> bool:
-    """Whether two values of a setting give other vectors; a dtype left to the checkpoint goes with any."""
-    return before != after and not (name == "dtype" and None in (before, after))
+def stands_in(folder: str, stored: str) -> bool:
+    """Whether a folder may take the place of a stored one, whose absolute path leads nowhere on this machine."""
+    absolute = PurePosixPath(stored).is_absolute() or PureWindowsPath(stored).is_absolute()
+    return absolute and not os.path.exists(stored) and os.path.isdir(folder)  # noqa: PTH110, PTH112 (no OSError)

@@ -46,7 +46,7 @@ class InstructorEmbeddingFunction(EmbeddingFunction[Embeddable]):
             and "" embeds without one. Part of what a collection is: it can't change once there are documents.
         query_instruction: instruction for queries, likewise; may change at any time.
         dtype: "float32", "bfloat16", "float16" or "int8": precision of the matrix products; None takes the
-            checkpoint's.
+            checkpoint's and, in an existing collection, the stored one.
         max_length: most tokens of a text with its instruction; None takes the checkpoint's.
         batch_tokens: most tokens computed in one step; None suits the device.
         normalize: give unit vectors.
@@ -203,7 +203,7 @@ def _model_name(model: str | os.PathLike[str]) -> str:
     """A folder by its absolute path, so that a process that works elsewhere finds it; other names as they are."""
     if isinstance(model, os.PathLike) or (isinstance(model, str) and model not in bundled_models()):
         folder = Path(model).expanduser()
-        if isinstance(model, os.PathLike) or folder.is_dir():
+        if isinstance(model, os.PathLike) or os.path.isdir(folder):  # noqa: PTH112 (no OSError for what can't be read)
             return os.path.abspath(folder)  # noqa: PTH100 (pathlib keeps "..")
     return model
 

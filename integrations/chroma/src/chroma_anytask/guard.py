@@ -5,10 +5,14 @@ document instruction would search and add vectors of another kind without a word
 embedding function first and asks `validate_config_update` second, so that the refused one is what everybody gets who
 opens the collection afterwards. An embedding function never learns which collection it works for; the two checks are
 therefore made where collections are opened and modified, and concern no other embedding function.
+
+There, too, a function that leaves its dtype open gets the stored one, and a folder that takes the place of one that
+isn't on this machine is mentioned.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -35,7 +39,7 @@ def _checked_open(open_collection: Callable[..., None]) -> Callable[..., None]:
         function = self._embedding_function
         persisted = _persisted(self)
         if isinstance(function, InstructorEmbeddingFunction) and persisted.get("name") == NAME:
-            refuse_other_vectors(persisted["config"], function.get_config(), f"collection {self.name!r}")
+            self._embedding_function = _accepted(self, function)
 
     return __init__
 
@@ -56,10 +60,29 @@ def _checked_modify(modify: Callable[..., Any]) -> Callable[..., Any]:
                     f"the embedding function of collection {self.name!r} is {before!r} and can't be replaced by "
                     f"{function.name()!r}; copy the collection into a new one"
                 )
-            refuse_other_vectors(_persisted(self)["config"], function.get_config(), f"collection {self.name!r}")
+            configuration = {**(configuration or {}), "embedding_function": _accepted(self, function)}
         return modify(self, name=name, metadata=metadata, configuration=configuration)
 
     return checked
+
+
+def _accepted(collection: CollectionCommon[Any], function: InstructorEmbeddingFunction) -> InstructorEmbeddingFunction:
+    """The function that works for a collection: the given one, with the stored dtype where it leaves that open.
+
+    Raises:
+        ValueError: its vectors are of another kind.
+    """
+    stored, given = _persisted(collection)["config"], function.get_config()
+    label = f"collection {collection.name!r}"
+    refuse_other_vectors(stored, given, label)
+    model, dtype = stored["model"], stored.get("dtype")
+    if given["model"] != model:
+        warnings.warn(
+            f"{label} was built with the model in {model}, which isn't on this machine; {given['model']} takes its "
+            "place. The two must hold the same weights, or vectors can't be compared",
+            stacklevel=2,
+        )
+    return function if given["dtype"] == dtype else type(function)(**{**given, "dtype": dtype})
 
 
 def _persisted(collection: CollectionCommon[Any]) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -12,9 +11,18 @@ import torch
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.load.serializable import Serializable
-from pydantic import ConfigDict, Field, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    PositiveInt,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from anytask import Embedder, Instruction, Instructor
+from anytask.background import in_background
 from langchain_anytask.former_names import to_fields
 
 
@@ -76,9 +84,9 @@ class InstructorEmbeddings(Serializable, Embeddings):
     """Folder for downloads, instead of the hub's own cache."""
     local_files_only: bool = False
     """Never go to the network."""
-    token: SecretStr | bool | None = Field(default=None, exclude=True)
-    """Hugging Face token of a private repository; left out of every dump, pickles too. None takes `HF_TOKEN` or the
-    stored one, False takes none."""
+    token: SecretStr | bool | None = None
+    """Hugging Face token of a private repository; a string is left out of every dump, pickles too. None takes
+    `HF_TOKEN` or the stored one, True requires it, False takes none."""
     show_progress: bool = False
     """Draw a progress bar on standard error in `embed_documents`."""
 
@@ -106,14 +114,21 @@ class InstructorEmbeddings(Serializable, Embeddings):
             return str(value).removeprefix("torch.")
         return os.fspath(value) if isinstance(value, os.PathLike) else value
 
+    @model_serializer(mode="wrap")
+    def _without_secret(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        settings: dict[str, Any] = dump(self)
+        if not isinstance(self.token, bool):
+            settings.pop("token", None)
+        return settings
+
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """True: `langchain_core.load.dumps` writes the settings, the token by the name `HF_TOKEN` only."""
+        """True: `langchain_core.load.dumps` writes the settings, a secret token by the name `HF_TOKEN` only."""
         return True
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        return {"token": "HF_TOKEN"}
+        return {} if isinstance(self.token, bool) else {"token": "HF_TOKEN"}
 
     def load(self) -> Instructor:
         """The model behind, loaded when it isn't yet; the same object for every instance with its configuration.
@@ -164,7 +179,7 @@ class InstructorEmbeddings(Serializable, Embeddings):
     ) -> list[list[float]]:
         """`embed_documents` without blocking the event loop; concurrent calls share batches."""
         vectors = await self._embedder().aembed_documents(_documents(texts), instruction)
-        return await asyncio.to_thread(_as_lists, vectors)
+        return await in_background(_as_lists, vectors)
 
     def cache_namespace(self, side: Literal["query", "document"]) -> str:
         """A name for caches of one side's vectors, such as `CacheBackedEmbeddings` keeps them.

@@ -9,12 +9,21 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, mean_agg
-from llama_index.core.bridge.pydantic import ConfigDict, Field, SecretStr, field_validator
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    SecretStr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.storage.kvstore.types import BaseKVStore
 from llama_index.embeddings.anytask.cache import Matrix, SidedCache, Vectors, as_vectors
 
 from anytask import CheckpointError, Embedder, Instruction
+from anytask.background import in_background
 
 OTHER_NAMES = {"model": "model_name", "text_instruction": "document_instruction", "cache_folder": "cache_dir"}
 """Names of other adapters and of llama-index-embeddings-instructor, and the field each stands for."""
@@ -82,8 +91,7 @@ class InstructorEmbedding(BaseEmbedding):
     local_files_only: bool = Field(default=False, description="Never go to the network.")
     token: SecretStr | bool | None = Field(
         default=None,
-        description="For private repositories; True takes the stored one. In no dump: neither dict, JSON nor pickle.",
-        exclude=True,
+        description="For private repositories; True takes the stored one, False none. A string is in no dump.",
         repr=False,
     )
     embeddings_cache: Any | None = Field(
@@ -138,6 +146,14 @@ class InstructorEmbedding(BaseEmbedding):
     @classmethod
     def _keep_sides_apart(cls, store: Any) -> Any:
         return SidedCache(store) if isinstance(store, BaseKVStore) and not isinstance(store, SidedCache) else store
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """LlamaIndex' dump, without a secret."""
+        data = super().custom_model_dump(handler, info)
+        if not isinstance(self.token, bool):
+            data.pop("token", None)
+        return data
 
     @classmethod
     def class_name(cls) -> str:
@@ -209,9 +225,10 @@ class InstructorEmbedding(BaseEmbedding):
     ) -> Vectors:
         with _explained(texts):
             if self.embeddings_cache is None:
-                return as_vectors(await embed(texts))
+                return await in_background(as_vectors, await embed(texts))
             cache: SidedCache = self.embeddings_cache
-            return await cache.aembed(self._embedder.fingerprint(side), texts, embed)
+            fingerprint = await in_background(self._embedder.fingerprint, side)  # may read the model's files
+            return await cache.aembed(fingerprint, texts, embed)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other settings, which are validated; it shares the model in memory where the settings allow."""

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from llama_index.core.storage.kvstore.types import DEFAULT_COLLECTION, BaseKVStore
 
+from anytask.background import in_background
+
 Matrix = npt.NDArray[np.float32]
 Vectors = list[list[float]]
 
@@ -44,7 +46,7 @@ class SidedCache(BaseKVStore):
         keys = _keys(fingerprint, texts)
         known = {key: entry for key in keys if (entry := await self.store.aget(key, collection=COLLECTION))}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        fresh = _entries(missing, await embed(list(missing.values()))) if missing else {}
+        fresh = await in_background(_entries, missing, await embed(list(missing.values()))) if missing else {}
         for key, entry in fresh.items():
             await self.store.aput(key, entry, collection=COLLECTION)
         return _vectors(keys, known | fresh)
@@ -75,9 +77,11 @@ class SidedCache(BaseKVStore):
 
 
 def as_vectors(matrix: Matrix) -> Vectors:
-    """float32 [n, d] as LlamaIndex takes it: lists of Python floats."""
-    vectors: Vectors = matrix.tolist()
-    return vectors
+    """float32 [n, d] as LlamaIndex takes it: lists of Python floats.
+
+    Row by row, so that a thread that does it lets the event loop's run in between.
+    """
+    return [row.tolist() for row in matrix]
 
 
 def _keys(fingerprint: str, texts: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 # Annotations are evaluated here, not postponed: they end up in the generated constructors of other modules.
 
-import asyncio
 import os
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
@@ -11,6 +10,7 @@ from haystack import default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice, Secret
 
 from anytask import Embedder, Instruction
+from anytask.background import in_background
 
 HUB_TOKEN = Secret.from_env_var("HF_API_TOKEN", strict=False)
 
@@ -125,7 +125,7 @@ class InstructorEmbedder:
 
     async def warm_up_async(self) -> None:
         """`warm_up` without blocking the event loop."""
-        await asyncio.to_thread(self.warm_up)
+        await in_background(self.warm_up)
 
     def to_dict(self) -> dict[str, Any]:
         """The component as plain data.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -10,6 +9,7 @@ from haystack import Document, component
 from haystack_integrations.components.embedders.anytask.base import InstructorEmbedder
 
 from anytask import Instruction
+from anytask.background import in_background
 
 
 @component
@@ -49,12 +49,12 @@ class InstructorDocumentEmbedder(InstructorEmbedder):
         self.meta_fields_to_embed = list(self.meta_fields_to_embed or [])
 
     @component.output_types(documents=list[Document])
-    def run(self, documents: list[Document], instruction: str | Instruction | None = None) -> dict[str, list[Document]]:
+    def run(self, documents: list[Document], instruction: str | None = None) -> dict[str, list[Document]]:
         """Embed documents.
 
         Args:
             documents: a document without content is embedded by its meta fields, else as an empty text.
-            instruction: in place of the component's, for this call.
+            instruction: in place of the component's, for this call; of an `Instruction`, its `str`.
 
         Returns:
             `documents`: copies in the same order with `embedding` set; the given ones stay as they are.
@@ -68,13 +68,11 @@ class InstructorDocumentEmbedder(InstructorEmbedder):
         return _embedded(documents, vectors)
 
     @component.output_types(documents=list[Document])
-    async def run_async(
-        self, documents: list[Document], instruction: str | Instruction | None = None
-    ) -> dict[str, list[Document]]:
+    async def run_async(self, documents: list[Document], instruction: str | None = None) -> dict[str, list[Document]]:
         """`run` without blocking the event loop, and without a progress bar; concurrent calls share batches."""
         texts = self._texts(documents)
         vectors = await self.embedder.aembed_documents(texts, instruction)
-        return await asyncio.to_thread(_embedded, documents, vectors)
+        return await in_background(_embedded, documents, vectors)
 
     def _texts(self, documents: list[Document]) -> list[str]:
         if not isinstance(documents, list):

@@ -34,12 +34,12 @@ class InstructorTextEmbedder(InstructorEmbedder):
     side_instruction: ClassVar[Literal["query_instruction"]] = "query_instruction"
 
     @component.output_types(embedding=list[float])
-    def run(self, text: str, instruction: str | Instruction | None = None) -> dict[str, list[float]]:
+    def run(self, text: str, instruction: str | None = None) -> dict[str, list[float]]:
         """Embed a string.
 
         Args:
             text: what to embed.
-            instruction: in place of the component's, for this call.
+            instruction: in place of the component's, for this call; of an `Instruction`, its `str`.
 
         Returns:
             `embedding`: the vector, as many numbers as the model has dimensions.
@@ -52,7 +52,7 @@ class InstructorTextEmbedder(InstructorEmbedder):
         return {"embedding": self.embedder.embed_queries([text], instruction)[0].tolist()}
 
     @component.output_types(embedding=list[float])
-    async def run_async(self, text: str, instruction: str | Instruction | None = None) -> dict[str, list[float]]:
+    async def run_async(self, text: str, instruction: str | None = None) -> dict[str, list[float]]:
         """`run` without blocking the event loop; calls that run at the same time share batches."""
         _require_string(text)
         vectors = await self.embedder.aembed_queries([text], instruction)
