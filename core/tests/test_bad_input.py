@@ -351,13 +351,14 @@ class SmallDevice(torch.nn.Module):
         super().__init__()
         self.encoder, self.room = encoder, room
         self.config = encoder.config
+        self.error: Exception = torch.OutOfMemoryError("tried to hold too many tokens")
         self.steps: list[int] = []
         self.failures = 0
 
     def forward(self, token_ids: torch.Tensor, groups: Sequence[LengthGroup]) -> torch.Tensor:
         if len(token_ids) > self.room:
             self.failures += 1
-            raise torch.OutOfMemoryError(f"tried to hold {len(token_ids)} tokens")
+            raise self.error
         self.steps.append(len(token_ids))
         hidden: torch.Tensor = self.encoder(token_ids, groups)
         return hidden
@@ -402,6 +403,22 @@ class TestMemory:
         device.failures = 0
         np.testing.assert_allclose(encode(texts, batch_tokens=batch_tokens), expected, atol=1e-5)
         assert device.failures == 0
+
+    @pytest.mark.filterwarnings("ignore:.*have more tokens")
+    def test_devices_that_say_it_in_an_error_of_no_type_of_its_own(
+        self, small: Instructor, model: Instructor, texts: list[str]
+    ) -> None:
+        device = self.device(small)
+        device.error = RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, max allowed: 9.07 GB)")
+        np.testing.assert_allclose(small.encode(texts), model.encode(texts), atol=1e-5)
+        assert device.failures > 0
+
+    def test_other_errors_are_not_taken_for_it(self, small: Instructor, texts: list[str]) -> None:
+        device = self.device(small)
+        device.error = RuntimeError("CUDA error: device-side assert triggered")
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            small.encode(texts, batch_tokens=5000)
+        assert not device.steps
 
     def test_smaller_steps_on_request_stay_smaller(self, small: Instructor, texts: list[str]) -> None:
         small.encode(texts[:40])

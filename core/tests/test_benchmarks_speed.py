@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from anytask import Instructor
 from anytask.hub import resolve
@@ -72,3 +75,28 @@ def test_passages_are_around_120_tokens(module: Any) -> None:
     model = Instructor.from_pretrained("mini", device="cpu")
     lengths = [len(text.ids) for text in model._tokenizer(passages, [texts.INSTRUCTION] * len(passages))]
     assert 100 < np.mean(lengths) < 150
+
+
+@pytest.mark.parametrize("room", [0, 128])
+def test_a_rival_that_runs_out_of_gpu_memory(module: Any, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    used: list[int] = []
+
+    class SentenceTransformer:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def set_pooling_include_prompt(self, include: bool) -> None: ...
+
+        def encode(self, texts: list[str], batch_size: int, **_: object) -> list[str]:
+            used.append(batch_size)
+            if batch_size > room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return texts
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=SentenceTransformer))
+    encode = module("gpu").peer(Path(), "bfloat16", ["text"] * 8)
+    assert set(used) == {32, 128, 512}
+    if room:
+        assert encode(["a"]) == ["a"]
+        assert used[-1] in (32, 128)
+    else:
+        assert encode is None

@@ -55,6 +55,29 @@ def test_evaluate_prints_a_table_and_writes_json(suite: Path, tmp_path: Path) ->
     assert written["overall"] == pytest.approx(overall(expected), abs=1e-6)
     assert (written["model"], written["instructions"], written["dtype"]) == ("mini", "right", None)
     assert written["tasks"][0]["query_instruction"] == expected[0].query_instruction is not None
+    assert written["to_come"] == []
+
+
+def test_a_report_that_cannot_be_written_is_told_first(suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for target, message in ((tmp_path, "is a folder; name a file for the figures"), (tmp_path / "file/a.json", "file")):
+        done = anytask("evaluate", "no/such/model", "--suite", suite, "--json", target)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert message in done.stderr
+        assert "no/such/model" not in done.stderr
+
+
+def test_what_is_finished_outlives_an_error(suite: Path, tmp_path: Path) -> None:
+    """A row that can't be read is met when all tasks before it are measured."""
+    write(suite / "pairs/toy.jsonl", [*PAIRS, {"a": "one", "b": None, "label": 1}])
+    report = tmp_path / "report.json"
+    done = anytask("evaluate", "mini", "--suite", suite, "--json", report)
+    assert done.exit_code == 1
+    assert "pairs/toy.jsonl, line 4: b is null, expected a string" in done.stderr
+    assert "1 of 2 tasks" in done.stdout
+    assert "sts/toy" in done.stdout
+    written = json.loads(report.read_text())
+    assert ([task["task"] for task in written["tasks"]], written["to_come"]) == (["sts/toy"], ["pairs/toy"])
 
 
 def test_evaluate_chosen_tasks_without_instructions(suite: Path, tmp_path: Path) -> None:
@@ -143,11 +166,12 @@ def test_info_tells_what_the_model_says_of_itself(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     model = Instructor.from_pretrained("mini", dtype="float32")
     model.save_pretrained(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    model.save_pretrained(folder / "training" / "best")  # as a run that goes on leaves it
     done = anytask("info", folder)
     assert done.exit_code == 0, done.output
     told = {name: value.strip() for name, _, value in (line.partition("  ") for line in done.stdout.splitlines())}
     config = json.loads((folder / "config.json").read_text())
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert told["dimension"] == str(model.dimension)
     assert told["layers"] == str(config["num_layers"])
     assert told["heads"] == f"{config['num_heads']} of {config['d_kv']}"

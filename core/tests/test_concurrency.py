@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ import torch
 
 from anytask import Instructor, load_shared, release_shared
 from anytask.batching import TokenizedText
+from anytask.coalescing import Coalescer
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -113,6 +117,21 @@ def watched(folder: Path) -> Iterator[Watched]:
     watched = Watched(folder)
     yield watched
     watched.release()
+
+
+@dataclass
+class _Number:
+    size: int
+
+
+@contextmanager
+def _timer_interrupts() -> Iterator[None]:
+    """The timer's signal interrupts like Control-C."""
+    former = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, former)
 
 
 class TestAsyncio:
@@ -330,6 +349,24 @@ class TestThreads:
         model.encode("text")
         model.encode(["several", "texts"])
         assert not model._calls._coalescer._worker._threads
+
+    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
+    def test_an_interrupt_at_any_moment_leaves_the_model_usable(self) -> None:
+        coalescer = Coalescer[_Number, int](lambda calls: [call.size for call in calls], 10, 100)
+        rng, interrupted = random.Random(0), 0
+        with _timer_interrupts():
+            for _ in range(5000):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1e-4))
+                    for _ in range(1000):
+                        coalescer.run(_Number(1))
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+                assert coalescer._busy == (coalescer._owner is not None)
+                assert coalescer.run(_Number(2)) == 2
+                assert not coalescer._busy
+        assert interrupted > 4000, "an interrupt may be lost, such as in a garbage collection"
 
     def test_an_error_belongs_to_its_caller_only(self, watched: Watched, texts: list[str], expected: Any) -> None:
         watched.poison = "poison"
@@ -602,6 +639,25 @@ class TestProcesses:
             """)
         )
         assert run_python(script, folder) == "done\n"
+
+    def test_a_thread_that_outlives_the_main_one(self, folder: Path) -> None:
+        script = """
+            import sys, threading
+            import torch
+            from anytask import Instructor
+
+            model = Instructor.from_pretrained(sys.argv[1], device="cpu")
+            texts = [f"text number {number} " * (number % 7) for number in range(9000)]
+
+            def work():
+                threading.main_thread().join()
+                assert model.encode(texts).shape[0] == 9000
+                print(len(model.encode("one")), flush=True)
+
+            torch.set_num_threads(2)
+            threading.Thread(target=work).start()
+        """
+        assert run_python("-c", textwrap.dedent(script), folder) == "24\n"
 
     def test_leaving_while_a_call_is_running(self) -> None:
         script = """

@@ -19,8 +19,11 @@ import pytest
 import torch
 
 from anytask import Instructor, WorkerError
+from anytask.batching import TokenizedText
 from anytask.devices import DevicePool, _shares, device_names
 from anytask.shared_arrays import SHARED_MEMORY, SharedTensors
+
+from .peak_memory import needs_proc
 
 INSTRUCTION = "Represent the statement: "
 BOTH = ["cpu", "cpu"]
@@ -45,6 +48,12 @@ def blocks(pid: int | None = None) -> set[str]:
 
 def workers() -> list[Any]:
     return [child for child in multiprocessing.active_children() if child.name.startswith("anytask-")]
+
+
+def mapped(pid: int) -> set[str]:
+    """Shared memory that a process has attached."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split("/")[-1] for line in lines if "/shm/anytask-" in line}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -191,6 +200,38 @@ class TestEnds:
         assert not any(map(is_alive, pids))
         assert not blocks()
 
+    def test_an_interrupt_while_texts_are_handed_over(self, model: Instructor) -> None:
+        class Interrupting:
+            def __len__(self) -> int:
+                return 3
+
+            def __array__(self, *_: object, **__: object) -> Any:
+                raise KeyboardInterrupt
+
+        with DevicePool(model._engine, ["cpu"]) as pool:
+            with pytest.raises(KeyboardInterrupt):
+                pool.embed([TokenizedText(Interrupting(), 0)])  # type: ignore[arg-type]
+            assert not blocks()
+
+    @needs_proc
+    def test_workers_keep_nothing_of_a_call(self, model: Instructor, sentences: list[str]) -> None:
+        others = {worker.pid for worker in workers()}
+        with DevicePool(model._engine, ["cpu"]) as pool:
+            (pid,) = {worker.pid for worker in workers()} - others
+            before = mapped(pid)
+            pool.embed(model._tokenizer(sentences[:50], [INSTRUCTION] * 50))
+            wait_until(lambda: mapped(pid) == before)
+
+    @needs_proc
+    @pytest.mark.parametrize(("device", "kept"), [("cpu", 1), ("meta", 0)])
+    def test_weights_are_kept_in_shared_memory_where_they_are_used(
+        self, model: Instructor, device: str, kept: int
+    ) -> None:
+        others = {worker.pid for worker in workers()}
+        with DevicePool(model._engine, [device]):
+            (pid,) = {worker.pid for worker in workers()} - others
+            assert len(mapped(pid)) == kept
+
     def test_closing_and_forgetting(self, folder: Path) -> None:
         model = Instructor.from_pretrained(folder, device="cpu")
         others = {worker.pid for worker in workers()}
@@ -251,6 +292,21 @@ class TestScripts:
         assert '`if __name__ == "__main__":`' in ended.stderr.splitlines()[-1]
 
     @pytest.mark.skipif(not Path("/proc").exists(), reason="looks processes up in /proc")
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_forked_child_that_exits_leaves_the_workers_alone(self, folder: Path, tmp_path: Path) -> None:
+        script = """
+            if __name__ == "__main__":
+                model = Instructor.from_pretrained(sys.argv[1], device="cpu")
+                model.encode(["a", "b"], device=["cpu", "cpu"])
+                child = os.fork()
+                if child == 0:
+                    sys.exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+                print(*model.encode(["a", "b"], device=["cpu", "cpu"]).shape)
+        """
+        done = self.run(self.write(tmp_path / "fork.py", script), folder)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "2 24\n", "")
+
     def test_workers_end_with_a_parent_that_is_killed(self, folder: Path, tmp_path: Path) -> None:
         script = """
             def report(_):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,18 @@ from typer.testing import CliRunner
 
 from anytask import Embedder, Instructor
 from anytask.cli import app
-from anytask.corpus import Columns, CorpusJob, Progress, embed_corpus, read_description, read_vectors
+from anytask.corpus import (
+    BadRowError,
+    Columns,
+    CorpusJob,
+    Progress,
+    embed_corpus,
+    read_description,
+    read_vectors,
+)
+from anytask.corpus.work import CorpusWork
 from anytask.errors import TruncationWarning
-from anytask.files.work_folder import WorkFolder
+from anytask.files.work_folder import SETTINGS, WorkFolder
 from anytask.precision import Calibration, quantize
 
 from .peak_memory import PEAK, needs_proc
@@ -55,6 +65,10 @@ def corpus(sentences: list[str], tmp_path: Path) -> Path:
 
 def write_rows(path: Path, rows: Sequence[Any]) -> None:
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+
+
+def job_of(corpus: Path, checkpoint: Path) -> CorpusJob:
+    return CorpusJob([str(corpus)], Embedder(model=str(checkpoint)), shard_rows=50, window_rows=20)
 
 
 def anytask(*arguments: str | Path, input: bytes | None = None) -> Result:
@@ -222,6 +236,82 @@ def test_unfinished_work_of_another_job_or_a_changed_input_is_not_taken_up(
     assert "unfinished work with other settings (inputs was" in changed.stderr
 
 
+def test_bad_rows_may_be_left_out_from_the_shard_on_that_has_one(
+    corpus: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = corpus.read_text("utf-8").splitlines()
+    write_rows(corpus, [*rows[:120], "?", *rows[120:]])
+    options = (corpus, "--output", tmp_path / "out.parquet", "--model", checkpoint, *SMALL)
+    assert anytask(*options).exit_code == 1
+    done = anytask(*options, "--skip-bad")
+    assert done.exit_code == 0, done.output
+    assert "170 texts embedded in 4 shards, 2 of them by an earlier run" in done.stderr
+
+
+def test_bad_rows_that_were_left_out_stay_so(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    strict, output = job_of(corpus, checkpoint), tmp_path / "out.parquet"
+    with CorpusWork(strict, output, overwrite=False) as work:
+        work.begin()
+    with CorpusWork(replace(strict, skip_bad=True), output, overwrite=False):
+        pass
+    with pytest.raises(ValueError, match="skip_bad was True, is False"):
+        CorpusWork(strict, output, overwrite=False)
+
+
+def test_shards_of_another_precision_are_told(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    write_rows(corpus, [*corpus.read_text("utf-8").splitlines()[:120], "?"])
+    with pytest.raises(BadRowError):
+        embed_corpus(job_of(corpus, checkpoint), tmp_path / "out.parquet")
+    with CorpusWork(job_of(corpus, checkpoint), tmp_path / "out.parquet", overwrite=False) as work:
+        assert work.finished() == 2
+        work.check_description({"dtype": "float32"})
+        with pytest.raises(ValueError, match="computed in float32, this device takes bfloat16; go on where they were"):
+            work.check_description({"dtype": "bfloat16"})
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_a_folder_of_something_else_is_not_replaced(
+    corpus: Path, checkpoint: Path, tmp_path: Path, overwrite: tuple[str, ...]
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "thesis.tex").write_text("precious")
+    done = anytask(corpus, "--output", project, "--model", checkpoint, *overwrite)
+    assert done.exit_code == 1
+    assert "holds 'thesis.tex', which is no shard" in done.stderr
+    assert [path.name for path in project.iterdir()] == ["thesis.tex"]
+
+
+def test_an_output_of_the_other_kind_is_told_before_the_work(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "file").write_text("precious")
+    for name, message in (("folder.parquet", "is a folder; an output of that name is one file"), ("file", "is a file")):
+        done = anytask(corpus, "--output", tmp_path / name, "--model", checkpoint, "--overwrite")
+        assert done.exit_code == 1
+        assert message in done.stderr
+        assert not list(tmp_path.glob(".*.work"))
+
+
+def test_a_process_killed_while_it_joins_shards_leaves_nothing_beside_the_output(
+    corpus: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(_: Any, path: Path) -> None:
+        path.with_name(f".4711-{path.name}").write_bytes(b"half")
+        raise Killed
+
+    output = tmp_path / "out.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr("anytask.corpus.work.join", killed)
+        with pytest.raises(Killed):
+            embed_corpus(job_of(corpus, checkpoint), output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.parquet.work", "corpus.jsonl"]
+    assert embed_corpus(job_of(corpus, checkpoint), output).resumed == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.jsonl", "out.parquet"]
+
+
 def test_inputs_in_another_order_are_another_job(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in "ab"]
     for path in paths:
@@ -231,8 +321,10 @@ def test_inputs_in_another_order_are_another_job(tmp_path: Path) -> None:
         job = CorpusJob(inputs=inputs, embedder=Embedder(), columns=Columns(keep=dict.fromkeys(keep)))
         return WorkFolder(tmp_path / "out.parquet", job.settings())
 
-    work(paths, "xy").begin()
-    assert work(paths, "xy").has("settings.json")
+    with work(paths, "xy") as begun:
+        begun.begin()
+    with work(paths, "xy") as again:
+        assert again.has(SETTINGS)
     for inputs, keep in ((paths[::-1], "xy"), ([*paths, paths[0]], "xy"), (paths, "yx")):
         with pytest.raises(ValueError, match="with other settings"):
             work(inputs, keep)
@@ -289,6 +381,52 @@ def test_standard_input_goes_on_when_it_is_the_same(corpus: Path, checkpoint: Pa
     direct = anytask(corpus, "--output", tmp_path / "direct.parquet", "--model", checkpoint, *SMALL)
     assert direct.exit_code == 0, direct.output
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "direct.parquet").read_bytes()
+
+
+def test_kept_fields_of_standard_input_are_checked(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    rows = corpus.read_text("utf-8").splitlines()
+    options = ("-", "--output", tmp_path / "out.parquet", "--model", checkpoint, "--keep", "length:int64", *SMALL)
+    stopped = anytask(*options, input="\n".join([*rows[:120], "?"]).encode())
+    assert stopped.exit_code == 1
+    other = [rows[0].replace('"length": ', '"length": 1'), *rows[1:]]
+    refused = anytask(*options, input="\n".join(other).encode())
+    assert refused.exit_code == 1
+    assert "standard input isn't what the finished shards" in refused.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_an_interrupt_does_not_wait_for_standard_input(corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    program = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell began all this in the background
+from anytask.cli import app
+app()
+"""
+    options = ("--output", tmp_path / "out.parquet", *SMALL, "--model", checkpoint)
+    command = [sys.executable, "-c", program, "embed", "-", *map(str, options)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"".join(line + b"\n" for line in corpus.read_bytes().splitlines()[:60]))
+        process.stdin.flush()  # and then the producer takes its time
+        first = tmp_path / ".out.parquet.work/part-000000.parquet"
+        deadline = time.monotonic() + 120
+        while not first.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        process.stdin.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode != 0
+    assert b"Fatal Python error" not in said
+
+
+def test_windows_are_no_larger_than_those_of_encode(tmp_path: Path) -> None:
+    path = tmp_path / "many.txt"
+    path.write_text("word\n" * 9000)
+    job = CorpusJob([str(path)], format="lines", shard_rows=20_000, window_rows=20_000)
+    assert [len(window) for window in job.windows_from(0)] == [8192, 808]
 
 
 @needs_proc

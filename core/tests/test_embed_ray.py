@@ -22,10 +22,11 @@ ray = pytest.importorskip("ray")
 
 from anytask import Embedder  # noqa: E402
 from anytask.corpus import BadRowError, Columns, CorpusJob, InputError, Progress, embed_corpus  # noqa: E402
-from anytask.corpus.on_ray import Workers, embed_corpus_on_ray  # noqa: E402
+from anytask.corpus.on_ray import ShardMaker, Workers, embed_corpus_on_ray  # noqa: E402
 from anytask.corpus.sources import count_rows  # noqa: E402
 from anytask.corpus.work import CorpusWork  # noqa: E402
 from anytask.files.whole import write_json  # noqa: E402
+from anytask.files.work_folder import SETTINGS  # noqa: E402
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -96,10 +97,11 @@ def test_only_missing_shards_are_made(corpus: Path, checkpoint: Path, tmp_path: 
     work = tmp_path / ".again.work"
     (tmp_path / "again").rename(work)
     settings = {**job.settings(), "loaded into": None, "kept": True}
-    write_json(work / "settings.json", settings)
+    write_json(work / SETTINGS, settings)
     for number in (0, 3):
         (work / f"part-{number:06d}.parquet").unlink()
-    assert CorpusWork(job, tmp_path / "again", overwrite=False).finished() == 0
+    with CorpusWork(job, tmp_path / "again", overwrite=False) as found:
+        assert found.finished() == 0
     summary = embed_corpus_on_ray(job, tmp_path / "again", Workers(2))
     assert (summary.shards, summary.resumed, summary.counts.rows) == (6, 4, 130)
     for path in (tmp_path / "whole").iterdir():
@@ -185,3 +187,11 @@ app(["embed", "a.parquet", "--output", "o.parquet", "--ray", "local"])
     assert done.returncode == 1
     assert 'pip install "anytask[ray]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_actor_works_where_the_directory_of_the_driver_is_not(
+    corpus: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ShardMaker(job_of(corpus, checkpoint), [130], tmp_path / "of the driver alone", tmp_path)
+    assert Path.cwd() == tmp_path

@@ -13,11 +13,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from anytask.corpus import CorpusJob
 from anytask.corpus.formats import InputError
 from anytask.corpus.rows import BadRowError, Columns, Row
 from anytask.corpus.sources import find_sources, identity, rows_from
@@ -301,3 +303,16 @@ def test_positions_go_from_the_beginning_to_the_end(tmp_path: Path) -> None:
     positions = [raw.position for raw in rows_from(sources)]
     assert positions == sorted(positions)
     assert positions[-1] <= sum(source.size for source in sources) == sum(map(len, FILES.values()))
+
+
+def test_a_parquet_string_that_is_not_utf8_is_told_by_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    offsets, data = pa.py_buffer(np.array([0, 3, 4, 7], np.int32)), pa.py_buffer(b"one\xfftwo")
+    text = pa.StringArray.from_buffers(3, offsets, data)
+    pq.write_table(pa.table({"text": text}), path)
+    job = CorpusJob([str(path)], columns=Columns(), skip_bad=True)
+    (window,) = job.windows_from(0)
+    assert [row.text for row in window.rows] == ["one", "two"]
+    assert [str(error) for error in window.bad] == [
+        f"{path}, row 2: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"
+    ]

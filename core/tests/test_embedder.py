@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +162,21 @@ class TestModel:
         assert embedder == Embedder(token="secret", truncate_dim=4)
         with pytest.raises(FrozenInstanceError):
             embedder.model = "other"  # type: ignore[misc]
+
+
+async def test_asynchronous_calls_do_not_wait_for_the_threads_of_the_event_loop(folder: Path) -> None:
+    embedder, go = Embedder(model=str(folder)), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    blocked = loop.run_in_executor(None, go.wait, 120)  # such as a search in a database
+    try:
+        async with asyncio.timeout(60):
+            assert (await embedder.aembed_queries(["a", "b"])).shape == (2, 24)
+            assert (await embedder.aembed_documents([f"text {number}" for number in range(3000)])).shape == (3000, 24)
+        assert not blocked.done()
+    finally:
+        go.set()
+        await blocked
 
 
 class TestToken:

@@ -323,6 +323,26 @@ def test_no_suite(tmp_path: Path) -> None:
         ("classification/bad.jsonl", CLASSIFICATION[:6], "split 'train' and of split 'test'; has 6 and 0"),
         ("classification/bad.jsonl", CLASSIFICATION[:3] + CLASSIFICATION[6:], "two labels or more, .* all have 'play'"),
         ("rerank/bad.jsonl", RERANK[2:], "no query has both positive and negative"),
+        ("rerank/bad.jsonl", [RERANK[0], RERANK[1] | {"pos": "tower"}], 'line 2: pos is "tower", expected a list of'),
+        (
+            "rerank/bad.jsonl",
+            [RERANK[0] | {"neg": ["a", None]}],
+            r'line 1: neg is \["a", null\], expected a list of str',
+        ),
+        ("rerank/bad.jsonl", [RERANK[0] | {"query": ["a"]}], r'line 1: query is \["a"\], expected a string'),
+        ("textgen/bad.jsonl", [*TEXTGEN, TEXTGEN[0] | {"refs": "a1 a2"}], "line 4: refs is .*, expected a list of one"),
+        ("textgen/bad.jsonl", [TEXTGEN[0], TEXTGEN[1] | {"refs": []}], r"line 2: refs is \[\], expected a list of one"),
+        ("textgen/bad.jsonl", [TEXTGEN[0] | {"human_score": None}], "human_score is null, expected a finite number"),
+        ("sts/bad.jsonl", [*STS, STS[0] | {"score": "5"}], 'line 5: score is "5", expected a finite number'),
+        ("sts/bad.jsonl", [*STS, STS[0] | {"score": math.nan}], "line 5: score is NaN, expected a finite number"),
+        ("sts/bad.jsonl", [STS[0] | {"score": True}], "score is true, expected a finite number"),
+        ("sts/bad.jsonl", [STS[0] | {"a": 7}], "line 1: a is 7, expected a string"),
+        ("pairs/bad.jsonl", [row | {"label": 1} for row in PAIRS], "two labels or more, the 4 rows all have 1"),
+        ("pairs/bad.jsonl", [*PAIRS, PAIRS[0] | {"label": 0.7}], "line 5: label is 0.7, expected 1 or 0"),
+        ("pairs/bad.jsonl", [*PAIRS, PAIRS[0] | {"label": "1"}], 'line 5: label is "1", expected 1 or 0'),
+        ("clustering/bad.jsonl", [row | {"label": "a"} for row in CLUSTERING], "two labels or more, the 8 rows all"),
+        ("clustering/bad.jsonl", [CLUSTERING[0] | {"label": None}], "label is null, expected a string or an integer"),
+        ("prompt_retrieval/bad.jsonl", PROMPT_RETRIEVAL[:2] + PROMPT_RETRIEVAL[3:], "needs two outputs or more"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")
@@ -348,13 +368,36 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     [
         ("qrels.jsonl.gz", [{"qid": "q1", "did": "d9", "score": 1}], "judge document 'd9', which the corpus lacks"),
         ("qrels.jsonl.gz", [{"qid": "q1", "did": "d1", "score": 0}], "no query has a relevant document"),
+        (
+            "qrels.jsonl.gz",
+            [{"qid": "q1", "did": "d1", "score": "1"}],
+            'qrels.jsonl.gz, line 1: score is "1", expected',
+        ),
         ("corpus.jsonl.gz", CORPUS[:1], "two documents or more"),
+        ("corpus.jsonl.gz", [*CORPUS, CORPUS[1]], "corpus.jsonl.gz, line 5: _id 'd2' is already that of line 2"),
+        ("corpus.jsonl.gz", [*CORPUS, {"_id": None, "text": "x"}], "line 5: _id is null, expected a string or an int"),
+        ("corpus.jsonl.gz", [*CORPUS, {"_id": "d5", "title": 3, "text": "x"}], "title is 3, expected a string or null"),
+        ("queries.jsonl", [*QUERIES, QUERIES[0]], "queries.jsonl, line 4: _id 'q1' is already that of line 1"),
     ],
 )
 def test_retrieval_data_that_does_not_fit(suite: Path, part: str, rows: Rows, message: str) -> None:
     write(suite / "retrieval/toy" / part, rows)
     with pytest.raises(ValueError, match=message):
         evaluate(BagOfWords(), suite, tasks=["retrieval"])
+
+
+def test_a_document_may_lack_its_title_and_labels_be_of_any_kind(suite: Path) -> None:
+    write(
+        suite / "retrieval/toy/corpus.jsonl.gz", [CORPUS[0], CORPUS[1] | {"title": None}, *without(CORPUS[2:], "title")]
+    )
+    write(suite / "pairs/toy.jsonl.gz", [row | {"label": bool(row["label"])} for row in PAIRS])
+    write(suite / "clustering/toy.jsonl.gz", [row | {"label": ord(row["label"])} for row in CLUSTERING])
+    expected = {name: EXPECTED[name] for name in ("retrieval/toy", "pairs/toy", "clustering/toy")}
+    assert scores(evaluate(BagOfWords(), suite, [*expected])) == pytest.approx(expected)
+
+
+def without(rows: Rows, key: str) -> Rows:
+    return [{name: value for name, value in row.items() if name != key} for row in rows]
 
 
 def test_large_sets_are_sampled_alike_for_everyone() -> None:

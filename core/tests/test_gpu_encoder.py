@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,16 @@ def groups_of(lengths: Sequence[int]) -> list[LengthGroup]:
 
 def batch_of(lengths: Sequence[int]) -> tuple[torch.Tensor, list[LengthGroup]]:
     return torch.randint(50, (sum(lengths),), generator=torch.Generator().manual_seed(1)), groups_of(lengths)
+
+
+@pytest.fixture
+def uncompiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch.compile traces layers and runs them as they are."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    gpu_encoder._compiled_layer.cache_clear()
+    yield
+    gpu_encoder._compiled_layer.cache_clear()
+    torch._dynamo.reset()
 
 
 class TestPackedAttention:
@@ -105,17 +117,97 @@ class TestPackedAttention:
         with torch.inference_mode(), caplog.at_level(logging.WARNING):
             for _ in range(2):
                 torch.testing.assert_close(gpu(*batch), encoder(*batch))
-        assert [record.getMessage().rsplit(": ")[-1] for record in caplog.records] == ["no compiler found"]
+        (record,) = caplog.records
+        assert record.getMessage().endswith("slower: RuntimeError: no compiler found at great length")
 
-    def test_running_out_of_memory_is_not_taken_for_a_failing_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("error", "reported"),
+        [
+            (RuntimeError(), "RuntimeError"),
+            (ValueError("\n\nbackend raised:\nno compiler"), "ValueError: backend raised: no compiler"),
+        ],
+    )
+    def test_what_the_compiler_says_is_reported(
+        self,
+        error: Exception,
+        reported: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
         def fail(*_: object) -> None:
-            raise torch.OutOfMemoryError("tried to allocate")
+            raise RuntimeError("Hard failure due to fullgraph=True") from error
+
+        monkeypatch.setattr(gpu_encoder, "_compiled_layer", lambda: fail)
+        with torch.inference_mode(), caplog.at_level(logging.WARNING):
+            GpuEncoder(encoder_of(), compile_after=0)(*batch_of(LENGTHS))
+        assert caplog.messages[0].endswith(f"slower: {reported}")
+
+    def test_the_failed_attempt_is_forgotten_before_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        attempts: list[weakref.ref[torch.Tensor]] = []
+        by_length = GpuEncoder._by_length
+
+        def fail(x: torch.Tensor, *_: object) -> None:
+            attempts.append(weakref.ref(x))
+            raise RuntimeError("no compiler found")
+
+        def watched(encoder: GpuEncoder, *batch: Any) -> torch.Tensor:
+            assert attempts[0]() is None
+            return by_length(encoder, *batch)
+
+        monkeypatch.setattr(gpu_encoder, "_compiled_layer", lambda: fail)
+        monkeypatch.setattr(GpuEncoder, "_by_length", watched)
+        with torch.inference_mode():
+            GpuEncoder(encoder_of(), compile_after=0)(*batch_of(LENGTHS))
+
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("tried to allocate"), RuntimeError("CUDA out of memory")])
+    def test_running_out_of_memory_is_not_taken_for_a_failing_compiler(
+        self, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise error
 
         monkeypatch.setattr(gpu_encoder, "_compiled_layer", lambda: fail)
         gpu = GpuEncoder(encoder_of(), compile_after=0)
         for _ in range(2):
-            with pytest.raises(torch.OutOfMemoryError):
+            with pytest.raises(type(error), match=str(error)):
                 gpu(*batch_of(LENGTHS))
+
+    @pytest.mark.usefixtures("uncompiling")
+    def test_more_models_than_torch_keeps_versions_of_a_function(self) -> None:
+        with torch.inference_mode(), torch._dynamo.config.patch(cache_size_limit=1):  # by default it is 8
+            for width in (32, 48, 64):
+                encoder, batch = encoder_of(d_model=width, num_layers=1), batch_of(LENGTHS)
+                gpu = GpuEncoder(encoder, compile_after=0)
+                torch.testing.assert_close(gpu(*batch), encoder(*batch), atol=1e-5, rtol=1e-5)
+                assert gpu._packs
+
+    @pytest.mark.usefixtures("uncompiling")
+    def test_compilation_that_is_switched_off(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """All scores of a step would be computed."""
+        monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+        encoder, batch = encoder_of(), batch_of(LENGTHS)
+        gpu = GpuEncoder(encoder, compile_after=0)
+        with torch.inference_mode(), caplog.at_level(logging.WARNING):
+            torch.testing.assert_close(gpu(*batch), encoder(*batch))
+        assert not gpu._packs
+        assert "torch.compile is switched off" in caplog.text
+
+    def test_attention_by_length_is_not_cudnns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        encoder, used = encoder_of(), []
+        backends = torch.backends.cuda
+        forward = encoder.forward
+
+        def watched(*batch: Any) -> torch.Tensor:
+            used.append((backends.cudnn_sdp_enabled(), backends.flash_sdp_enabled()))
+            return forward(*batch)
+
+        monkeypatch.setattr(encoder, "forward", watched)
+        with torch.inference_mode():
+            GpuEncoder(encoder)(*batch_of(LENGTHS))
+        assert used == [(False, True)]  # flash is a CPU's
+        assert backends.cudnn_sdp_enabled()
 
     @pytest.mark.slow
     def test_compiled(self) -> None:
@@ -204,12 +296,29 @@ class TestStepSize:
         ]
         assert sizes == [341, 256]
 
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [
+            (torch.OutOfMemoryError("tried to allocate"), True),
+            (RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, max allowed: 9.07 GB)"), True),
+            (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
+            (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+            (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+            (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"), True),
+            (RuntimeError("CUDA error: device-side assert triggered"), False),
+            (RuntimeError("out of resource: shared memory, Required: 232448, Hardware limit: 101376"), False),
+            (ValueError("out of memory"), False),
+        ],
+    )
+    def test_what_says_that_it_was_too_large(self, error: Exception, expected: bool) -> None:
+        assert device_memory.is_out_of_memory(error) is expected
+
 
 class TestEngine:
     @pytest.fixture(scope="class")
     @classmethod
     def folder(cls, make_checkpoint: Callable[..., Path]) -> Path:
-        return make_checkpoint(shape={"d_kv": 16})
+        return make_checkpoint(shape={"d_kv": 16, "initializer_factor": 1.0})
 
     def test_on_the_cpu(self, folder: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """The engine's way of a GPU, on a device that is none."""

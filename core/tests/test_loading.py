@@ -173,7 +173,31 @@ class TestSettings:
         edit_json(copy / "config_sentence_transformers.json", prompts={name: "Represent it: "})
         assert load(copy).document_instruction == "Represent it: "
 
-    @pytest.mark.parametrize("prompts", [None, {}, {"query": "", "document": None}, {"clustering": "Represent: "}])
+    @pytest.mark.parametrize(
+        ("prompts", "expected"),
+        [
+            ({"query": "Represent: ", "document": ""}, ("Represent: ", "")),
+            ({"query": "", "document": "Represent: "}, ("", "Represent: ")),
+            ({"query": "", "document": "", "no_instruction": ""}, ("", "")),
+            ({"query": "Represent: ", "document": None}, ("Represent: ", DEFAULT_DOCUMENT_INSTRUCTION)),
+            ({"query": "query: ", "document": "", "passage": "passage: "}, ("query: ", "passage: ")),
+        ],
+    )
+    def test_empty_prompts_that_are_meant(
+        self, copy: Path, prompts: dict[str, str | None], expected: tuple[str, str], tmp_path: Path
+    ) -> None:
+        edit_json(copy / "config_sentence_transformers.json", prompts=prompts)
+        model = load(copy)
+        assert (model.query_instruction, model.document_instruction) == expected
+        np.testing.assert_array_equal(model.encode_query(TEXTS), model.encode(TEXTS, expected[0]))
+        model.save_pretrained(tmp_path / "saved")
+        again = load(tmp_path / "saved")
+        assert (again.query_instruction, again.document_instruction) == expected
+
+    @pytest.mark.parametrize(
+        "prompts",
+        [None, {}, {"query": "", "document": None}, {"query": "", "document": ""}, {"clustering": "Represent: "}],
+    )
     def test_defaults_where_there_is_no_prompt(self, copy: Path, prompts: dict[str, str] | None) -> None:
         edit_json(copy / "config_sentence_transformers.json", prompts=prompts)
         model = load(copy)

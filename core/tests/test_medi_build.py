@@ -354,6 +354,25 @@ def test_the_command_with_its_own_instructions(
     assert {(record.query.instruction, record.pos.instruction) for record in read_records(output)} == {sides}
 
 
+@pytest.mark.parametrize(
+    ("given", "sides"),
+    [
+        (("--query-instruction", "the x: ", "--document-instruction", ""), ("the x: ", "")),
+        (("--query-instruction", "", "--document-instruction", "the y: "), ("", "the y: ")),
+        (("--query-instruction", ""), ("", "")),
+        (("--query-instruction", "the x: "), ("the x: ", "the x: ")),
+    ],
+)
+def test_empty_instructions_are_instructions(
+    data: Path, tmp_path: Path, given: tuple[str, ...], sides: tuple[str, str]
+) -> None:
+    output = tmp_path / "medi.jsonl"
+    arguments = ("--data", data, "--paired", "answers.jsonl", "--max-per-task", 5, "--output", output)
+    done = anytask("medi", "build", *arguments, *given)
+    assert done.exit_code == 0, done.output
+    assert {(record.query.instruction, record.pos.instruction) for record in read_records(output)} == {sides}
+
+
 def test_tasks_without_pairs_are_named(data: Path, tmp_path: Path) -> None:
     (data / "lonely.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
     done = anytask("medi", "build", "--data", data, "--labelled", "lonely.jsonl", "--output", tmp_path / "medi.jsonl")

@@ -63,6 +63,15 @@ def test_binary_queries_search_by_hamming_distance(vectors: Vectors) -> None:
     assert np.array_equal(scores, bits + 2 * distances)
 
 
+def test_binary_queries_of_odd_dimensions_search_any_precision() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 100)).astype(np.float32)
+    bits = quantize(vectors, "binary")
+    for documents in (vectors, quantize(vectors, "int8")):
+        rows, _ = nearest(bits, documents, 1)
+        assert rows[:, 0].tolist() == list(range(40))
+        assert np.array_equal(rescore(bits, rows, documents, 1)[0], rows)
+
+
 def test_float_queries_search_any_precision(vectors: Vectors) -> None:
     queries, documents = vectors
     exact, _ = nearest(queries, documents, 10)

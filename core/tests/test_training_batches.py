@@ -16,7 +16,7 @@ from anytask.checkpoint import read_tokenizer
 from anytask.tokenization import InstructionTokenizer
 from anytask.training import InstructedText, Record, TrainingOptions
 from anytask.training.augmentation import paraphrases
-from anytask.training.batches import TaskBatches
+from anytask.training.batches import TaskBatches, expected_batch_size
 from anytask.training.collation import PairBatches
 from anytask.training.pair_store import PairStore
 from anytask.training.splits import hold_out
@@ -51,6 +51,14 @@ class TestTaskBatches:
         expected = weights / weights.sum()
         deviation = np.sqrt(steps * expected * (1 - expected))
         assert (np.abs(counts - steps * expected) < 4 * deviation).all()
+
+    @pytest.mark.parametrize("mixing", [1.0, 3.0])
+    def test_the_expected_size_of_a_batch(self, mixing: float) -> None:
+        tasks = tasks_of(400, 100, 10, 3)
+        batches = TaskBatches(tasks, 16, 5_000, mixing=mixing)
+        mean = np.mean([len(batches[step][1]) for step in range(len(batches))])
+        assert mean < 15.95
+        assert expected_batch_size(tasks, 16, mixing) == pytest.approx(mean, rel=0.01)
 
     def test_every_record_once_per_pass(self) -> None:
         """A task whose size is a multiple of the batch: each pass is a permutation, and no two are in one order."""

@@ -44,7 +44,7 @@ GRADIENTS = textwrap.dedent("""
     from anytask.training.pair_store import PairStore
     from anytask.training.medi.record_files import read_records
     from anytask.training.teacher import TeacherVectors
-    from anytask.training.trainer import Trainer
+    from anytask.training.trainer import Meter, Trainer
 
 
     class InFloat64(adaptation.SentenceEncoder):
@@ -78,8 +78,11 @@ GRADIENTS = textwrap.dedent("""
             for name, parameter in trainer.module.named_parameters()
             if parameter.requires_grad
         }
-        roles = batches[0].roles
+        meter, roles = Meter(), batches[0].roles
+        meter.add(loss, parts, batches[0])
+        means = meter.means(accelerator)
         found[name] = {"loss": loss, "parts": parts, "gradients": gradients, "sizes": (roles.pairs, roles.negatives)}
+        found[name]["tokens an example"] = means["tokens_per_second"] / means["examples_per_second"]
     torch.save(found, f"{output}.{accelerator.process_index}")
 """)
 RUNS: dict[str, dict[str, Any]] = {
@@ -169,6 +172,12 @@ def test_gradients_are_the_joined_batchs(found: Mapping[str, Mapping[str, Found]
             if "lora_A" not in parameter:  # they have none at first, for lora_B is zero
                 assert expected.norm() > 0
             assert float((gradient - expected).norm()) <= 1e-9 * float(expected.norm()), parameter
+
+
+def test_the_speed_is_that_of_all_processes(found: Mapping[str, Mapping[str, Found]]) -> None:
+    """Their examples differ in length."""
+    alone, *both = (found["plain"][side]["tokens an example"] for side in ("one.0", "two.0", "two.1"))
+    assert both == pytest.approx([alone, alone])
 
 
 def test_the_split_is_uneven(found: Mapping[str, Mapping[str, Found]]) -> None:

@@ -16,7 +16,7 @@ from anytask.batching import PackedBatch, TokenizedText, pack, plan_batches
 from anytask.checkpoint import load_checkpoint
 from anytask.tokenization import InstructionTokenizer
 from anytask.training import TextKeys, contrastive_loss
-from anytask.training.gradient_cache import BatchGradient
+from anytask.training.gradient_cache import BatchGradient, choose_attention
 from anytask.training.module import SentenceEncoder
 
 MakeCheckpoint = Callable[..., Path]
@@ -140,6 +140,13 @@ def test_without_dropout_chunks_make_no_difference(make_model: Callable[..., Mod
     found = model.through(True, chunk_tokens)
     assert found[0] == pytest.approx(loss, rel=1e-12)
     assert difference(found[1], expected) < 1e-9
+
+
+def test_attention_of_a_cpu_stays_as_it_is() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    choose_attention(torch.device("cpu"))
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    assert callable(torch.backends.cuda.enable_cudnn_sdp)
 
 
 def test_gated_feed_forward(make_model: Callable[..., Model]) -> None:

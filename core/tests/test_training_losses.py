@@ -44,28 +44,25 @@ def literal_contrastive_loss(
 ) -> float:
     """Minus the logarithm of each pair's share of the exponentials, averaged over the batch, in both directions.
 
-    With `texts`, a candidate isn't one where it answers the query as well: for query i, the positive of another record
-    that has the same query or positive, or that is the query's own text; a hard negative that is the query's or the
-    positive's text. For the other direction, the queries of those same records.
+    With `texts`, a candidate isn't one where it answers the query as well: for query i, another record's positive or a
+    hard negative whose text is the query's own, or a positive of any record with that query. For the other direction,
+    the queries that a positive answers.
     """
     n = len(queries)
 
     def weight(a: Sequence[float], b: Sequence[float]) -> float:
         return math.exp(dot(a, b) / temperature)
 
-    def answers(i: int, j: int) -> bool:
+    def answers(i: int, j: int, side: int = 1) -> bool:
         if texts is None:
             return False
         q, p, _ = texts
-        return q[i] == q[j] or p[i] == p[j] or q[i] == p[j]
-
-    def is_own(i: int, j: int) -> bool:
-        return texts is not None and texts[2][j] in (texts[0][i], texts[1][i])
+        return texts[side][j] in {q[i], *(p[k] for k in range(n) if q[k] == q[i])}
 
     forward = backward = 0.0
     for i in range(n):
         own = weight(queries[i], positives[i])
-        against = sum(weight(queries[i], negatives[j]) for j in range(len(negatives)) if not is_own(i, j))
+        against = sum(weight(queries[i], negatives[j]) for j in range(len(negatives)) if not answers(i, j, 2))
         if variant == "paper":
             against += sum(weight(queries[i], positives[j]) for j in range(n) if j != i and not answers(i, j))
         forward -= math.log(own / (own + against))
@@ -127,6 +124,8 @@ MASKED = {
     "a hard negative that is a positive": ("abc", "xyz", "xmz"),
     "a hard negative that is a query": ("abc", "xyz", "bmc"),
     "a hard negative that comes twice": ("abc", "xyz", "mmx"),
+    "a hard negative that is an equal query's positive": ("aab", "xyz", "mny"),
+    "a positive that is an equal query's positive": ("aab", "xyy", "mn"),
     "several at once": ("aabca", "xyxaz", "xamb"),
     "nothing": ("abcd", "wxyz", "mno"),
     "nothing, and no hard negative": ("abcd", "wxyz", ""),

@@ -72,6 +72,14 @@ def test_describes_the_checkpoint(folder: Path) -> None:
     assert "512 tokens" in text
 
 
+def test_its_size_is_without_the_runs_checkpoints(folder: Path) -> None:
+    before = card_of(folder)
+    save_checkpoint(load_checkpoint(folder), folder / "training" / "checkpoints" / "step-000010")
+    assert card_of(folder) == before
+    size = sum(path.stat().st_size for path in (folder / "model.safetensors", folder / "2_Dense/model.safetensors"))
+    assert f"| weights | float32, {size / 1e6:,.1f} MB |" in before
+
+
 def test_describes_a_checkpoint_without_a_dense_layer(make_checkpoint: MakeCheckpoint) -> None:
     text = card_of(make_checkpoint(dense=None))
     assert "| dimension | 32 |" in text

@@ -305,8 +305,11 @@ class TestSettings:
     def test_other_records_are_refused_and_harm_nothing(
         self, finished: Path, toy_checkpoint: Path, toy_records: list[Record]
     ) -> None:
-        with pytest.raises(ValueError, match=r"other settings \(records was"):
+        kept = (finished / "training" / "records.arrow").read_bytes()
+        with pytest.raises(ValueError, match=r"other settings \(records differ\); go on with the same"):
             self.again(finished, toy_records[1:], toy_checkpoint)
+        assert (finished / "training" / "records.arrow").read_bytes() == kept
+        assert not list(finished.rglob(".*"))
         self.again(finished, toy_records, toy_checkpoint)
 
     def test_other_evaluations_are_refused(
@@ -335,9 +338,12 @@ def test_a_run_of_files_knows_them_again(toy_checkpoint: Path, toy_records: list
     for path in paths:
         write_records(toy_records, path)
         train(path, tmp_path / "model", start=str(toy_checkpoint), options=options, device="cpu")
+    work = tmp_path / "model" / "training"
+    kept = [(work / name).read_bytes() for name in ("records.arrow", "records.json")]
     write_records(toy_records[:-1], paths[0])
-    with pytest.raises(ValueError, match="records was"):
+    with pytest.raises(ValueError, match="records differ"):
         train(paths[0], tmp_path / "model", start=str(toy_checkpoint), options=options, device="cpu")
+    assert [(work / name).read_bytes() for name in ("records.arrow", "records.json")] == kept
 
 
 def test_another_teacher_is_refused(toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path) -> None:

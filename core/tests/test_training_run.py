@@ -15,6 +15,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 
 from anytask import CheckpointError, Instructor
 from anytask.training import InstructedText, Record, RecordError, TrainingOptions
@@ -119,13 +120,13 @@ class TestLearning:
 
 class TestEvaluation:
     def test_the_best_is_kept_wherever_it_comes(self, make_trainer: Callable[..., Trainer]) -> None:
-        """The first model is measured, but never kept."""
+        """The first model is measured, but never kept; of equals the one that has learnt longer is."""
         figures = iter([0.95, 0.1, 0.7, 0.7, 0.3])
         trainer = make_trainer({"figure": lambda _: {"figure": next(figures)}}, steps=4, eval_every=1, keep=9)
         trainer.run()
-        assert (trainer.progress.best, trainer.progress.best_step) == (0.7, 2)
-        assert same_weights(trainer.best_folder, trainer.folder / "checkpoints" / "step-000002")
-        assert not same_weights(trainer.best_folder, trainer.folder / "checkpoints" / "step-000003")
+        assert (trainer.progress.best, trainer.progress.best_step) == (0.7, 3)
+        assert same_weights(trainer.best_folder, trainer.folder / "checkpoints" / "step-000003")
+        assert not same_weights(trainer.best_folder, trainer.folder / "checkpoints" / "step-000002")
 
     def test_evaluating_changes_nothing(self, make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
         """Not the weights, not the random numbers of training: a run without is the same run."""
@@ -165,7 +166,7 @@ class TestEvaluation:
         assert len(measured) == 3
         assert "held out nDCG@10" in measured
         model = Instructor.from_pretrained(tmp_path / "model", device="cpu")
-        best = max(figures[1:], key=lambda row: row["suite"])
+        best = max(reversed(figures[1:]), key=lambda row: row["suite"])  # the later of equals
         expected = PairRetrieval("pairs", toy_records[:30])(model)["pairs nDCG@10"]
         assert any(best[name] == pytest.approx(expected, abs=1e-5) for name in measured)
 
@@ -300,6 +301,24 @@ class TestOptimiser:
         left = len(toy_records) - 10
         assert rows(tmp_path / "model" / "training" / "log.csv")[-1]["step"] == math.ceil(1.5 * left / 100)
 
+    def test_epochs_of_tasks_smaller_than_a_batch(
+        self, toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path
+    ) -> None:
+        """Which are batches: three passes over two of them are six steps."""
+        records = [replace(record, task_id=place % 2) for place, record in enumerate(toy_records[:40])]
+        options = TrainingOptions(**{**SHORT, "epochs": 3, "batch_size": 128})
+        train(records, tmp_path / "model", start=str(toy_checkpoint), options=options, device="cpu")
+        assert rows(tmp_path / "model" / "training" / "log.csv")[-1]["step"] == 6
+
+    def test_the_newest_checkpoints_are_kept(self, make_trainer: Callable[..., Trainer]) -> None:
+        """By their steps: by name, a million would come first."""
+        trainer = make_trainer(keep=2)
+        for step in (999_998, 999_999, 1_000_000):
+            trainer.progress.step = step
+            trainer._save()
+        names = {path.name for path in (trainer.folder / "checkpoints").iterdir()}
+        assert names == {"step-999999", "step-1000000"}
+
     def test_chunks_make_no_difference(self, make_trainer: Callable[..., Trainer]) -> None:
         found = []
         for chunk_tokens in (None, 50):
@@ -418,6 +437,36 @@ class TestStart:
         )
         assert json.loads((output / "config_sentence_transformers.json").read_text())["prompts"] == prompts
 
+    @pytest.mark.parametrize("sides", [("", "Represent it: "), ("Represent it: ", ""), ("", "")], ids=str)
+    def test_empty_instructions(
+        self, toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path, sides: tuple[str, str]
+    ) -> None:
+        """They are the model's: what it has learnt is what it does, its card says and sentence-transformers does."""
+        query, document = sides
+        records = [
+            Record(
+                InstructedText(query, record.query.text),
+                InstructedText(document, record.pos.text),
+                tuple(InstructedText(document, text) for _, text in record.neg),
+                record.task_id,
+            )
+            for record in toy_records
+        ]
+        output = train(
+            records, tmp_path / "model", start=str(toy_checkpoint), options=TrainingOptions(**SHORT), device="cpu"
+        )
+        card = (output / "README.md").read_text()
+        assert f'model.encode(["a question"], instruction="{query}")' in card
+        assert f'model.encode(["a document", "another one"], instruction="{document}")' in card
+        theirs = SentenceTransformer(str(output), device="cpu")
+        theirs.save_pretrained(str(tmp_path / "theirs"))
+        Instructor.from_pretrained(output, device="cpu").save_pretrained(tmp_path / "ours")
+        for folder in (output, tmp_path / "theirs", tmp_path / "ours"):
+            model = Instructor.from_pretrained(folder, device="cpu")
+            assert (model.query_instruction, model.document_instruction) == sides
+            np.testing.assert_allclose(model.encode_query(["zoo ice"]), theirs.encode_query(["zoo ice"]), atol=1e-5)
+            np.testing.assert_allclose(model.encode_document("zoo"), theirs.encode_document("zoo"), atol=1e-5)
+
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
@@ -486,6 +535,14 @@ class TestErrors:
         single = [Record(r.query, r.pos, r.neg, place) for place, r in enumerate(toy_records[:5])]
         with pytest.raises(ValueError, match="at least 2 records"):
             train(single, tmp_path / "model", start=str(toy_checkpoint), device="cpu")
+
+    def test_some_tasks_of_single_records(
+        self, toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Are left out, and told: a document's id may have been taken for the task's."""
+        records = [replace(record, task_id=max(place, 9)) for place, record in enumerate(toy_records[:20], -5)]
+        train(records, tmp_path / "model", start=str(toy_checkpoint), options=TrainingOptions(**SHORT), device="cpu")
+        assert "5 of 6 tasks have fewer than 2 records and are left out, 5 of 20 records" in caplog.text
 
     def test_a_damaged_record(self, toy_checkpoint: Path, toy_records: list[Record], tmp_path: Path) -> None:
         path = tmp_path / "records.jsonl"

@@ -42,7 +42,8 @@ class PackedBatch:
 def pack(texts: Sequence[TokenizedText]) -> PackedBatch:
     """Lay out `texts`, which must be ordered by length."""
     token_ids = np.concatenate([text.ids for text in texts]).astype(np.int64)
-    mask = torch.ones(len(token_ids))  # torch's memory: MKL's last bits depend on the alignment
+    # torch's memory: MKL's last bits depend on the alignment
+    mask = torch.ones(len(token_ids), dtype=torch.float32, device="cpu")
     pool_mask = mask.numpy()
     start = 0
     groups = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from anytask.background import in_background
 from anytask.batching import TokenizedText, plan_batches
 from anytask.coalescing import Coalescer
 from anytask.engine import EncodingEngine
@@ -118,7 +118,7 @@ class Calls:
         windows = self._windows(call, WINDOW)
         if len(call) > WINDOW:
             windows = ahead(windows)
-        vectors, truncated, start = torch.empty((len(call), self._engine.dimension)), 0, 0
+        vectors, truncated, start = self._engine.room_for(len(call)), 0, 0
         for window in windows:
             vectors[start : start + len(window)] = self._engine.embed(window, call.batch_tokens, advance)
             truncated += _truncated(window)
@@ -183,24 +183,24 @@ class Calls:
         """The answer, without blocking the event loop. Cancelling it ends it with the part at work."""
         if call.size <= self._small:
             return await self._coalescer.arun(call)
-        vectors, truncated = torch.empty((len(call), self._engine.dimension)), 0
+        vectors, truncated = self._engine.room_for(len(call)), 0
         size = len(call) if call.on_long == "error" else ASYNC_WINDOW
         windows = self._windows(call, size)
         for start in range(0, len(call), size):
             window = slice(start, start + size)
             waiting = replace(call, texts=call.texts[window], instructions=call.instructions[window])
             async with self._tokenized.held(waiting.size):
-                tokenized = await asyncio.to_thread(next, windows)
+                tokenized = await in_background(next, windows)
                 await self._in_parts(replace(call, tokenized=tokenized, output=RAW), vectors[window])
             truncated += _truncated(tokenized)
-        return Answer(await asyncio.to_thread(call.output.finish, vectors), truncated)
+        return Answer(await in_background(call.output.finish, vectors), truncated)
 
     async def _in_parts(self, call: EncodeCall, vectors: Tensor) -> None:
         """Compute the vectors of a tokenized call; others get their turn between its parts."""
         texts = call.tokenized or []
         for places in plan_batches([len(text.ids) for text in texts], self._part_tokens):
             answer = await self._coalescer.arun(replace(call, tokenized=[texts[place] for place in places]))
-            vectors[places] = torch.as_tensor(answer.vectors)
+            vectors[places] = torch.as_tensor(answer.vectors, device="cpu")
 
 
 class _Together:

@@ -88,6 +88,8 @@ class Coalescer(Generic[Call, Answer]):
         self._lock = threading.Lock()
         self._busy = False
         """Whether somebody computes, or the worker is about to; nothing waits otherwise."""
+        self._owner: int | None = None
+        """The thread that computes a call of its own. Where that calls again, an interrupt has cut its run short."""
         self._arrivals = count()
         self._door = Places(queue_size)
         self._waiting: list[_Waiting[Call, Answer]] = []
@@ -100,17 +102,28 @@ class Coalescer(Generic[Call, Answer]):
         Raises:
             what `compute` raises for it.
         """
-        with self._lock:
-            idle = not self._busy
-            self._busy = True
-        if idle:
-            try:
+        thread, is_mine = threading.get_ident(), False
+        try:
+            with self._lock:
+                if not self._busy or self._owner == thread:
+                    self._busy, self._owner, is_mine = True, thread, True
+            if is_mine:
                 answer = self._compute([call])[0]
-            finally:
-                self._pass_on()
+        finally:
+            if is_mine:
+                try:
+                    self._pass_on()
+                except BaseException:  # an interrupt, just then
+                    self._pass_on()
+                    raise
+        if is_mine:
             if isinstance(answer, Exception):
                 raise answer
             return answer
+        return self._wait(call)
+
+    def _wait(self, call: Call) -> Answer:
+        """The answer, by the worker."""
         future: Future[Answer] = Future()
         waiting = _Waiting(next(self._arrivals), call, future)
         self._door.take(waiting.places)
@@ -153,11 +166,19 @@ class Coalescer(Generic[Call, Answer]):
         self._door.give_back(waiting.places)
 
     def _pass_on(self) -> None:
-        """After a run outside the worker: calls that came meanwhile are the worker's."""
+        """After a run of this thread: calls that came meanwhile are the worker's. Interrupted, it can be done again."""
+        thread = threading.get_ident()
         with self._lock:
+            if self._owner != thread:
+                return
             self._busy = others = bool(self._waiting)
+            if not others:
+                self._owner = None
         if others:
             self._wake_worker()
+            with self._lock:
+                if self._owner == thread:
+                    self._owner = None
 
     def _wake_worker(self) -> None:
         try:

@@ -16,6 +16,9 @@ DEFAULT_MAX_LENGTH = 512
 LENGTH_OF_NO_LIMIT = 1_000_000
 """transformers writes an enormous `model_max_length` for a tokenizer without a limit."""
 SHAPE_FIELDS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+NO_INSTRUCTION = "no_instruction"
+"""Name of an empty prompt, which a model has that was trained without instructions: that its other prompts are empty
+means nothing by itself, for sentence-transformers writes an empty "query" and "document" for every model."""
 INT8_METHOD = "anytask-int8"
 """How `quantization_config` in `config.json` names matrices of bytes with a scale for each row."""
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -181,7 +184,8 @@ def length_limit(folder: Path, transformer: Path) -> int:
 
 
 def read_prompts(path: Path) -> dict[str, str]:
-    """The prompts of `config_sentence_transformers.json` that aren't empty, by name.
+    """The prompts of `config_sentence_transformers.json` by name; empty ones where another isn't, or is
+    `NO_INSTRUCTION`.
 
     Raises:
         CheckpointError: they aren't strings.
@@ -189,7 +193,19 @@ def read_prompts(path: Path) -> dict[str, str]:
     prompts = read_first_json(path).get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise CheckpointError(f"{path}: the prompts are {prompts!r:.80}, expected an object of names and strings")
-    return {name: prompt for name, prompt in prompts.items() if prompt}
+    told = {name for name, prompt in prompts.items() if prompt}
+    if not told and NO_INSTRUCTION not in prompts:
+        return {}
+    empty = {name for name, prompt in prompts.items() if prompt == ""}
+    if told & {"passage", "corpus"}:
+        empty.discard("document")  # sentence-transformers adds it to a model that has another name for it
+    return {name: prompt for name, prompt in prompts.items() if name in told | empty}
+
+
+def lasting_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
+    """Prompts for a checkpoint to hold, of which `read_prompts` gives back the empty ones too."""
+    unmarked = bool(prompts) and not any(prompts.values())
+    return {**prompts, NO_INSTRUCTION: ""} if unmarked else dict(prompts)
 
 
 def names_in(folder: Path) -> str:

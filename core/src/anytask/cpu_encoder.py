@@ -45,7 +45,7 @@ class CpuEncoder:
         self._embedding = state.pop("embed_tokens.weight").detach().to(table)  # first: it may be read from its file
         self._position_bias = state.pop("relative_attention_bias.weight").detach().float()
         self._final_gain = state.pop("final_norm.weight").detach().float()
-        self._epsilon = torch.tensor(config.layer_norm_epsilon)
+        self._epsilon = torch.tensor(config.layer_norm_epsilon, dtype=torch.float32, device="cpu")
         self._bias_by_distance = self._bias_up_to(1)
         self._blocks = [_Block(config, state, f"blocks.{layer}", self.dtype) for layer in range(config.num_layers)]
         keep_freed_memory()
@@ -103,7 +103,7 @@ class CpuEncoder:
         """The bias of each key-minus-query distance in a text, from 1 - length to length - 1, [H, 2 * length - 1]."""
         config = self.config
         bucket = relative_position_bucket(
-            torch.arange(1 - length, length),
+            torch.arange(1 - length, length, device="cpu"),
             config.relative_attention_num_buckets,
             config.relative_attention_max_distance,
         )
@@ -115,7 +115,7 @@ class _Block:
 
     def __init__(self, config: T5Config, state: MutableMapping[str, Tensor], name: str, dtype: torch.dtype) -> None:
         self._config = config
-        self._epsilon = torch.tensor(config.layer_norm_epsilon)
+        self._epsilon = torch.tensor(config.layer_norm_epsilon, dtype=torch.float32, device="cpu")
 
         def gain(norm: str) -> Tensor:
             return state.pop(f"{name}.{norm}.weight").detach().float()

@@ -1,10 +1,10 @@
-"""How many tokens a step may have on a device."""
+"""How many tokens may be computed together on a device, and how to tell that they were too many."""
 
 from __future__ import annotations
 
 import torch
 
-from anytask.encoder import T5Config
+from anytask.encoder import T5Config, T5Encoder
 
 CPU_ACTIVATION = 1 << 20
 """Elements of a step's largest activation on a CPU; larger ones leave the cache, and each thread has its own."""
@@ -16,6 +16,14 @@ UNKNOWN_GPU_BATCH_TOKENS = 16_384
 """On devices that don't tell their free memory."""
 SHARE = 0.4
 """Of the free memory, for one step: attention and the allocator take more than is counted, and others want some too."""
+CPU_CHUNK_TOKENS = 4096
+"""Tokens of a chunk in training on a CPU, and on devices that don't tell their free memory."""
+GPU_CHUNK_TOKENS = 1024, 32_768
+"""Fewest and most tokens of a chunk in training elsewhere."""
+TRAINING_SHARE = 0.6
+"""Of the memory that training leaves free, for what a chunk keeps: the backward pass takes more than is counted."""
+OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
+"""What MPS, CUDA's driver and libraries (cuBLAS, cuDNN) and the CPU say in a plain RuntimeError."""
 
 
 def batch_tokens(config: T5Config, device: torch.device, dtype: torch.dtype) -> int:
@@ -46,6 +54,57 @@ def bytes_per_token(config: T5Config, dtype: torch.dtype) -> int:
     if dtype == torch.float16:
         feed_forward += 4 * config.d_ff
     return residual + max(attention, feed_forward)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a step failed for want of memory, and a smaller one may not."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def chunk_tokens(encoder: T5Encoder, device: torch.device, dtype: torch.dtype, *, max_length: int) -> int:
+    """Tokens whose gradient is computed together in training, by the device's memory that is free at present.
+
+    Args:
+        encoder: on the device; memory is left for its gradients and AdamW's two moments, which aren't there yet.
+        dtype: of the matrix products.
+        max_length: most tokens of a text.
+    """
+    free = _free_bytes(device)
+    if free is None:
+        return CPU_CHUNK_TOKENS
+    weights = list(encoder.parameters())
+    optimiser = 3 * 4 * sum(weight.numel() for weight in weights if weight.requires_grad)
+    copies = 0 if dtype == torch.float32 else dtype.itemsize * sum(weight.numel() for weight in weights)
+    kept = TRAINING_SHARE * (free - optimiser - copies)
+    fewest, most = GPU_CHUNK_TOKENS
+    return min(max(int(kept) // trained_bytes_per_token(encoder, dtype, max_length), fewest), most)
+
+
+def trained_bytes_per_token(encoder: T5Encoder, dtype: torch.dtype, length: int) -> int:
+    """Memory that a token's activations take between the forward and the backward pass, all weights being trained.
+
+    A layer keeps twice the residual stream and its norm without the gain in float32, and what goes into the matrix;
+    q, k, v, the contexts as attention gives them and as they are joined, and its copy of the position bias, a whole one
+    for a text whose length no other has; the hidden values as often as they are changed, and for float16's `wo` in
+    float32. Dropout keeps a byte for each value that it may leave out. With gradient checkpointing it is the inputs of
+    all layers, and one layer.
+
+    Args:
+        length: tokens of the text.
+    """
+    config, size = encoder.config, dtype.itemsize
+    dropout = encoder.dropout > 0
+    norms = 2 * ((4 + 4 + size + dropout) * config.d_model + 4)
+    attention = config.num_heads * (5 * size * config.d_kv + size * length + 4)
+    changes = 4 if config.is_gated else 2 if dropout or config.activation != "relu" else 1
+    hidden = config.d_ff * (size * changes + dropout + (4 if dtype == torch.float16 else 0))
+    layer = norms + attention + hidden
+    ends = (4 + 4 + 4 + 2 * dropout) * config.d_model + 16
+    if encoder.gradient_checkpointing:
+        return ends + 4 * config.d_model * config.num_layers + layer
+    return ends + config.num_layers * layer
 
 
 def _widest(config: T5Config) -> int:

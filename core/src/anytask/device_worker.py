@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -70,25 +71,27 @@ def serve(assignment: Assignment, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is the parent's, who ends its workers
     torch.set_num_threads(assignment.threads)
     try:
-        weights = SharedTensors.attach(assignment.weights)  # kept: what needs no conversion is used where it lies
+        weights = SharedTensors.attach(assignment.weights)
         engine = _engine(assignment, weights.tensors)
+        if engine.device.type != "cpu":  # there, what needs no conversion is used where it lies
+            weights.close()
         connection.send(engine.batch_tokens)
     except BaseException as error:
         connection.send(_sendable(error))
         _leave()
-    shared: SharedTensors | None = None
     try:
         while True:
             task = connection.recv()
+            shared: SharedTensors | None = None
             try:
-                if shared is None or shared.layout != task.call:
-                    if shared is not None:
-                        shared.close()
-                    shared = SharedTensors.attach(task.call)
+                shared = SharedTensors.attach(task.call)
                 _compute(engine, shared, task, connection.send)
                 connection.send(DONE)
             except Exception as error:
                 connection.send(_sendable(error))
+            if shared is not None:
+                with suppress(BufferError):  # of tensors that something of an error still holds
+                    shared.close()
     except (EOFError, OSError):  # the parent has closed its end, or is no more
         _leave()
 

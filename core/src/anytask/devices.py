@@ -36,7 +36,8 @@ TASKS_AHEAD = 2
 GRACE = 5.0
 """Seconds for a worker to end by itself when the pool is closed."""
 STARTING = (
-    'Scripts that use several devices must do so below `if __name__ == "__main__":`, since each worker imports them'
+    'Scripts that use several devices must do so below `if __name__ == "__main__":`, since each worker imports them; '
+    "one that comes from standard input can't be imported: save it to a file"
 )
 
 
@@ -97,7 +98,7 @@ class DevicePool:
 
         Args:
             alone: by one worker, the first that is free. On a device of the engine's kind the steps are those of the
-                engine, with the same bits.
+                engine; on a CPU the bits are the same, too.
 
         Raises:
             WorkerError: a worker ended. The pool is closed then, and so it is when the call is interrupted.
@@ -109,8 +110,8 @@ class DevicePool:
             try:
                 tasks = self._whole(shared, batch_tokens) if alone else _Tasks(shared, batch_tokens, len(workers)).give
                 _compute(workers, tasks, advance)
-                vectors = torch.empty((len(texts), self._engine.dimension))
-                vectors[torch.tensor(order, dtype=torch.int64)] = shared["vectors"]
+                vectors = self._engine.room_for(len(texts))
+                vectors[torch.tensor(order, dtype=torch.int64, device="cpu")] = shared["vectors"]
                 return vectors
             except _Reported as reported:
                 raise reported.error from None
@@ -158,7 +159,8 @@ class DevicePool:
 
     def _share(self, texts: Sequence[TokenizedText]) -> SharedTensors:
         """What workers see of a call (`device_worker.Task`), with the tokens of `texts`."""
-        starts = torch.tensor([0, *(len(text.ids) for text in texts)]).cumsum(0)
+        lengths = [0, *(len(text.ids) for text in texts)]
+        starts = torch.tensor(lengths, dtype=torch.int64, device="cpu").cumsum(0)
         count, tokens = len(texts), int(starts[-1])
         shared = SharedTensors.create(
             {
@@ -168,11 +170,15 @@ class DevicePool:
                 "vectors": (torch.float32, (count, self._engine.dimension)),
             }
         )
-        shared["starts"].copy_(starts)
-        shared["pool_starts"].copy_(torch.tensor([text.pool_start for text in texts], dtype=torch.int32))
-        token_ids = shared["token_ids"].numpy()
-        for text, start in zip(texts, starts.tolist(), strict=False):
-            token_ids[start : start + len(text.ids)] = text.ids
+        try:
+            shared["starts"].copy_(starts)
+            shared["pool_starts"].numpy()[:] = [text.pool_start for text in texts]
+            token_ids = shared["token_ids"].numpy()
+            for text, start in zip(texts, starts.tolist(), strict=False):
+                token_ids[start : start + len(text.ids)] = text.ids
+        except BaseException:
+            shared.remove()
+            raise
         return shared
 
     def close(self) -> None:
@@ -236,6 +242,7 @@ class _Worker:
             target=serve, args=(assignment, theirs), name=f"anytask-{self.device}", daemon=True
         )
         self.process.start()
+        _started.add(self.process)
         theirs.close()  # the worker's end lives in the worker alone, so that its death closes it
 
     def give(self, task: Task) -> None:
@@ -321,6 +328,19 @@ def _close(workers: list[_Worker], owner: int) -> None:
             worker.process.kill()
             worker.process.join()
     workers.clear()
+
+
+_started: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    """In a forked child: multiprocessing would end its parent's workers when the child exits."""
+    for process in _started:
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
 
 
 def device_names(devices: Sequence[str | torch.device]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -15,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from anytask.background import in_background
 from anytask.files.work_folder import digest
 from anytask.hub import BUNDLED, MODEL_CARD, bundled_models, folder_identity
 from anytask.inputs import InstructionLike
@@ -98,13 +98,13 @@ class Embedder:
     async def aembed_queries(self, texts: Sequence[str], instruction: InstructionLike | None = None) -> Matrix:
         """`embed_queries` without blocking the event loop; concurrent calls share batches."""
         instruction = self.query_instruction if instruction is None else instruction
-        model = await asyncio.to_thread(self.load)
+        model = await in_background(self.load)
         return self._matrix(await model.aencode_query(_as_list(texts), instruction, **self._options()))
 
     async def aembed_documents(self, texts: Sequence[str], instruction: InstructionLike | None = None) -> Matrix:
         """`embed_documents` without blocking the event loop; concurrent calls share batches."""
         instruction = self.document_instruction if instruction is None else instruction
-        model = await asyncio.to_thread(self.load)
+        model = await in_background(self.load)
         return self._matrix(await model.aencode_document(_as_list(texts), instruction, **self._options()))
 
     def fingerprint(self, side: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from anytask.batching import TokenizedText, pack, plan_batches
 from anytask.cpu_encoder import CPU_DTYPES, CpuEncoder, float_state
 from anytask.device_memory import batch_tokens as suitable_batch_tokens
+from anytask.device_memory import is_out_of_memory
 from anytask.encoder import T5Config, T5Encoder
 from anytask.gpu_encoder import GpuEncoder, text_means
 from anytask.pooling import SentenceHead
@@ -74,16 +75,20 @@ class EncodingEngine:
         Raises:
             RuntimeError: a vector isn't finite in float32 either.
         """
-        vectors = torch.empty((len(texts), self.dimension), dtype=torch.float32)
+        vectors = self.room_for(len(texts))
         lengths = [len(text.ids) for text in texts]
         with torch.inference_mode():
             steps = list(plan_batches(lengths, self.step_limit(sum(lengths), batch_tokens)))
             for indices, part in self._computed(texts, steps, sum(lengths)):
                 if not torch.isfinite(part).all():
                     part = self._step_in_float32([texts[index] for index in indices])
-                vectors[torch.tensor(indices)] = part
+                vectors[torch.tensor(indices, dtype=torch.int64, device="cpu")] = part
                 advance(len(indices))
         return vectors
+
+    def room_for(self, texts: int) -> Tensor:
+        """Uninitialised vectors, float32 [texts, dimension] on the CPU, whatever torch's defaults are."""
+        return torch.empty((texts, self.dimension), dtype=torch.float32, device="cpu")
 
     def step_limit(self, tokens: int, batch_tokens: int | None = None) -> int:
         """Most tokens of a step of `embed`, for texts of so many tokens together: each of a CPU's threads gets one."""
@@ -134,8 +139,8 @@ class EncodingEngine:
         if fits or len(batch) == 1:
             try:
                 return self._step(batch)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
+            except RuntimeError as error:
+                if len(batch) == 1 or not is_out_of_memory(error):
                     raise
         halves = batch[: len(batch) // 2], batch[len(batch) // 2 :]
         if fits:

@@ -11,6 +11,7 @@ shown to be used for many texts.
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -19,7 +20,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from anytask.device_memory import is_out_of_memory
 from anytask.encoder import Block, LengthGroup, T5Config, T5Encoder, relative_position_bucket
 from anytask.transfers import to_device
 
@@ -33,6 +36,10 @@ SMALLEST_HEAD = 16
 """Heads below that can't be compiled."""
 COMPILE_AFTER = 1_000_000
 """Tokens in steps of many lengths before their layers are compiled: seconds of work, uncompiled."""
+VERSIONS = 64
+"""Compiled versions of a layer that all models together may have: two each for a shape, precision and device."""
+ALL_BUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""cuDNN's attention plans each new number and length of texts, for 55 to 400 ms on an H200; the others don't."""
 
 Layer = Callable[[Tensor, Block, Tensor, Tensor, Any], Tensor]
 
@@ -65,20 +72,21 @@ class GpuEncoder:
             return self._by_length(token_ids, groups)
         try:
             return self._packed(token_ids, groups)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # whatever a machine's compiler says
+            if is_out_of_memory(error):
+                raise
             self._packs = False
             logger.warning(
                 "torch.compile failed on %s; batches of many lengths run uncompiled, and slower: %s",
                 token_ids.device,
-                str(error).splitlines()[0],
+                _root_cause(error),
                 exc_info=logger.isEnabledFor(logging.DEBUG),
             )
-            return self._by_length(token_ids, groups)
+        return self._by_length(token_ids, groups)  # not in the handler, whose traceback holds the attempt's tensors
 
     def _by_length(self, token_ids: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
-        hidden: Tensor = self._encoder(token_ids, groups)
+        with sdpa_kernel(ALL_BUT_CUDNN):
+            hidden: Tensor = self._encoder(token_ids, groups)
         return hidden
 
     def _packed(self, token_ids: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
@@ -174,7 +182,25 @@ def _layer(x: Tensor, block: Block, bias: Tensor, _owners: Tensor, mask: Any) ->
 def _compiled_layer() -> Layer:
     """One compiled function for all layers of a model: weights are its arguments.
 
-    It is compiled for the first step's number of tokens, and once more, when another number comes, for any.
+    It is compiled for the first step's number of tokens, and once more, when another number comes, for any; so for
+    every shape, precision and device, which torch's usual limit of 8 versions has no room for.
     """
-    compiled: Layer = torch.compile(_layer, fullgraph=True)  # uncompiled, it would take T x T scores
-    return compiled
+    from torch._dynamo import config
+
+    compiled: Layer = torch.compile(_layer_if_compiled, fullgraph=True)
+    with_room: Layer = config.patch(cache_size_limit=VERSIONS)(compiled)
+    return with_room
+
+
+def _layer_if_compiled(x: Tensor, block: Block, bias: Tensor, owners: Tensor, mask: Any) -> Tensor:
+    """`_layer`, unless torch.compile leaves it as it is (TORCH_COMPILE_DISABLE=1): it would take T x T scores."""
+    if not torch.compiler.is_compiling():
+        raise RuntimeError("torch.compile is switched off")
+    return _layer(x, block, bias, owners, mask)
+
+
+def _root_cause(error: BaseException) -> str:
+    """Type and text of the error that the compiler's own were raised from, in a line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 300).rstrip(": ")

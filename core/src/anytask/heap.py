@@ -16,4 +16,4 @@ def keep_freed_memory() -> None:
     its largest blocks then gets zeroed pages anew for each of them, which takes a third of a small model's time. One
     such block, never written to, lifts that bound, unless the user has set another. Other C libraries don't mind.
     """
-    torch.empty(BLOCK, dtype=torch.uint8)
+    torch.empty(BLOCK, dtype=torch.uint8, device="cpu")

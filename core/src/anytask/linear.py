@@ -128,12 +128,12 @@ class Int8Linear:
         self._activation = activation
         self._is_signed = follows is None
         self._packed = packs_int8()
-        self._zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self._zeros = torch.zeros(len(weight), dtype=torch.int32, device="cpu")
         deepest = 0.0 if follows is None else DEEPEST[follows]
         self._zero_point = LARGEST + 1 if follows is None else CODES_BELOW_ZERO if deepest else 0
         self._smallest_step = max(deepest / CODES_BELOW_ZERO, SMALLEST_STEP)
-        self._levels = torch.tensor(255.0 - self._zero_point)
-        self._rounding = torch.tensor(WHOLE + self._zero_point)
+        self._levels = torch.tensor(255.0 - self._zero_point, dtype=torch.float32, device="cpu")
+        self._rounding = torch.tensor(WHOLE + self._zero_point, dtype=torch.float32, device="cpu")
         if self._packed:
             self._weight = torch.ops.onednn.qlinear_prepack(weight, [PACKED_FOR_ROWS, weight.shape[1]])
         else:

@@ -32,10 +32,11 @@ def nearest(
 
     The score is the dot product of the vectors that queries and documents stand for (see
     `anytask.precision.dequantize`), so queries of float32 may search binary or int8 documents. Where both are binary it
-    is their number of equal bits minus that of different ones.
+    is their number of equal bits minus that of different ones; bits that fill up the last byte count as equal.
 
     Args:
-        queries: float32, float16, int8 or binary [q, ...]; an int8 or binary query without calibration.
+        queries: float32, float16, int8 or binary [q, ...]. int8 ones are made without calibration, binary ones with
+            that of binary documents, if they have one.
         documents: in any precision [n, ...], may be a memory map.
         calibration: that of the documents.
         block: documents at a time; the result doesn't depend on it but for the last bits of the scores.
@@ -109,7 +110,8 @@ def _query_side(
     if queries.ndim != 2 or documents.ndim != 2:
         raise ValueError(f"expected queries [q, d] and documents [n, d], got {queries.shape} and {documents.shape}")
     both_binary = queries.dtype == documents.dtype == np.uint8
-    return dequantize(queries), None if both_binary or documents.dtype.kind == "f" else calibration
+    bits = documents.shape[1] if queries.dtype == np.uint8 and not both_binary else None
+    return dequantize(queries, bits), None if both_binary or documents.dtype.kind == "f" else calibration
 
 
 def _check_dimensions(queries: Matrix, documents: Matrix) -> None:

@@ -50,7 +50,7 @@ class SharedTensors:
         self.tensors: dict[str, Tensor] = {
             name: torch.frombuffer(block.buf, dtype=p.dtype, count=math.prod(p.shape), offset=p.offset).view(p.shape)
             if math.prod(p.shape)
-            else torch.empty(p.shape, dtype=p.dtype)
+            else torch.empty(p.shape, dtype=p.dtype, device="cpu")
             for name, p in places.items()
         }
 
@@ -71,9 +71,11 @@ class SharedTensors:
         block = SharedMemory(f"anytask-{os.getpid()}-{secrets.token_hex(6)}", create=True, size=max(end, ALIGNMENT))
         try:
             _reserve(block)
-        except OSError as error:
+        except BaseException as error:
             block.close()
             block.unlink()
+            if not isinstance(error, OSError):
+                raise
             free = shutil.disk_usage(SHARED_MEMORY).free
             raise OSError(
                 error.errno,

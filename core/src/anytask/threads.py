@@ -63,13 +63,17 @@ class StepThreads:
         Raises:
             what `work` raises; items not yet begun are then left.
         """
-        pool = self._pool(count)
         source = iter(items)
+        try:
+            pool = self._pool(count)
+        except RuntimeError:  # the interpreter is ending and starts no more work in threads
+            yield from ((item, work(item)) for item in source)
+            return
         queued: dict[Future[Result], Item] = {}
         try:
             while True:
                 for item in islice(source, QUEUED_PER_THREAD * count - len(queued)):
-                    queued[pool.submit(work, item)] = item
+                    queued[submit(pool, work, item)] = item
                 if not queued:
                     return
                 for future in wait(queued, return_when=FIRST_COMPLETED).done:
@@ -83,6 +87,19 @@ class StepThreads:
             if count not in self._pools:
                 self._pools[count] = _single_threaded_pool(count)
             return self._pools[count]
+
+
+def submit(pool: ThreadPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """`pool.submit`; at once, in this thread, when the interpreter is ending and the pool takes nothing any more."""
+    try:
+        return pool.submit(work, item)
+    except RuntimeError:
+        future: Future[Result] = Future()
+        try:
+            future.set_result(work(item))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 class LonePace:

@@ -39,7 +39,9 @@ def evaluate(
     truncate_dim: Annotated[
         int | None, typer.Option(min=1, help="Use this many leading dimensions of the vectors only.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Also write the figures to this JSON file, after each task.")
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     sentence_transformers: Annotated[
@@ -51,32 +53,40 @@ def evaluate(
 ) -> None:
     """Measure a model on a suite of tasks: each task, each family's mean, and the mean of those."""
     with plain_errors():
-        from anytask.evaluation import TruncatedEmbedder, evaluate_task, find_tasks, table, write_json
+        from anytask.evaluation import TruncatedEmbedder, check_target, evaluate_task, find_tasks, table, write_json
 
         tasks = find_tasks(suite, task)
+        if json is not None:
+            check_target(json)
         choice = instructions or (InstructionOption.NONE if sentence_transformers else InstructionOption.RIGHT)
+        about = {
+            "model": model,
+            "instructions": choice.value,
+            "dtype": dtype and dtype.value,
+            "truncate_dim": truncate_dim,
+            "anytask": metadata.version("anytask"),
+        }
         embedder = load_embedder(model, device, dtype, sentence_transformers)
         if truncate_dim is not None:
             embedder = TruncatedEmbedder(embedder, truncate_dim)
         results = []
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
-        ) as progress:
-            bar = progress.add_task("", total=len(tasks))
-            for current in tasks:
-                progress.update(bar, description=current.name)
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always", UserWarning)
-                    results.append(evaluate_task(embedder, current, choice.value))
-                for message in dict.fromkeys(str(warning.message) for warning in caught):
-                    err.print(f"[dim]{escape(current.name)}: {escape(message)}[/dim]", soft_wrap=True, highlight=False)
-                progress.advance(bar)
-        if json is not None:
-            about = {
-                "model": model,
-                "instructions": choice.value,
-                "dtype": dtype and dtype.value,
-                "truncate_dim": truncate_dim,
-            }
-            write_json(results, json, **about, anytask=metadata.version("anytask"))
-    out.print(table(results, title=f"{escape(model)}, instructions: {choice.value}"))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        try:
+            with Progress(*columns, console=err) as progress:
+                bar = progress.add_task("", total=len(tasks))
+                for place, current in enumerate(tasks, 1):
+                    progress.update(bar, description=current.name)
+                    with warnings.catch_warnings(record=True) as caught:
+                        warnings.simplefilter("always", UserWarning)
+                        results.append(evaluate_task(embedder, current, choice.value))
+                    for message in dict.fromkeys(str(warning.message) for warning in caught):
+                        err.print(
+                            f"[dim]{escape(current.name)}: {escape(message)}[/dim]", soft_wrap=True, highlight=False
+                        )
+                    if json is not None:
+                        write_json(results, json, **about, to_come=[task.name for task in tasks[place:]])
+                    progress.advance(bar)
+        finally:
+            if results:
+                part = "" if len(results) == len(tasks) else f", {len(results)} of {len(tasks)} tasks"
+                out.print(table(results, title=f"{escape(model)}, instructions: {choice.value}{part}"))

@@ -27,7 +27,7 @@ def info(
 def checkpoint_rows(model: str) -> list[tuple[str, str]]:
     from anytask.checkpoint import load_checkpoint
     from anytask.configuration import is_int8
-    from anytask.hub import resolve
+    from anytask.hub import needed_files, resolve
 
     folder = resolve(model)
     checkpoint = load_checkpoint(folder)
@@ -36,7 +36,8 @@ def checkpoint_rows(model: str) -> list[tuple[str, str]]:
     stored = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights}))
     if is_int8(checkpoint.config):
         stored = f"int8 matrices, {checkpoint.config.get('torch_dtype')} embeddings"
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    size = sum((folder / name).stat().st_size for name in needed_files(names))
     return [
         ("model", model),
         ("dimension", str(shape.d_model if dense is None else dense.out_features)),

@@ -151,9 +151,11 @@ def _recipe_of_files(
     sources = []
     for kind, files in patterns.items():
         if files:
-            other = document_instruction if kind == "paired" else None
-            sides = query_instruction and TaskInstructions(query_instruction, other or query_instruction)
-            sources.append(Source(kind, tuple(files), instructions=sides or None))
+            sides = None
+            if query_instruction is not None:
+                other = document_instruction if kind == "paired" else None
+                sides = TaskInstructions(query_instruction, query_instruction if other is None else other)
+            sources.append(Source(kind, tuple(files), instructions=sides))
     return Recipe(tuple(sources))
 
 

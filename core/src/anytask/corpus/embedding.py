@@ -132,9 +132,12 @@ class CorpusModel:
     def _vectors_on(self, pool: DevicePool, rows: list[Row], advance: Advance) -> tuple[Matrix, int]:
         """`vectors` by a process of the pool."""
         embedder = self.job.embedder
-        tokenized = self.model._tokenizer([row.text for row in rows], [self.instruction] * len(rows))
-        raw = pool.embed(tokenized, embedder.batch_tokens, advance, alone=True)
-        vectors: Any = Output(embedder.normalize, embedder.truncate_dim).finish(raw)
+        output = Output(embedder.normalize, embedder.truncate_dim)
+        call = self.model._call(
+            [row.text for row in rows], [self.instruction] * len(rows), output, embedder.batch_tokens, "truncate"
+        )
+        tokenized = self.model._tokenizer(call.texts, call.instructions)
+        vectors: Any = output.finish(pool.embed(tokenized, call.batch_tokens, advance, alone=True))
         return vectors, sum(text.truncated for text in tokenized)
 
     def write_shard(self, path: Path, schema: pa.Schema, shard: Iterable[Window]) -> Counts:

@@ -243,7 +243,13 @@ SOURCES: dict[Format, type[Source]] = {
 
 @contextmanager
 def _standard_input() -> Iterator[io.BufferedReader]:
-    stream: Any = io.BufferedReader(sys.stdin.buffer, BUFFER)
+    """A reader of its own where that can be: that of `sys.stdin` is locked while a thread waits for input, and the
+    interpreter couldn't end then."""
+    try:
+        source: Any = io.FileIO(sys.stdin.fileno(), closefd=False)
+    except (OSError, ValueError):
+        source = sys.stdin.buffer
+    stream: Any = io.BufferedReader(source, BUFFER)
     try:
         yield stream
     finally:
@@ -262,8 +268,9 @@ def _values(column: pa.Array) -> list[Any]:
     """A column's values; those that Python's types don't hold without loss as Arrow scalars."""
     types = pa.types
     if any(test(column.type) for test in (types.is_string, types.is_integer, types.is_float64, types.is_boolean)):
-        values: list[Any] = column.to_pylist()
-        return values
+        with suppress(UnicodeDecodeError):  # told row by row
+            values: list[Any] = column.to_pylist()
+            return values
     return list(column)
 
 

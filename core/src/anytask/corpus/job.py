@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pyarrow as pa
 
+from anytask.calls import WINDOW
 from anytask.corpus.formats import STDIN, Format, RawRow, Source
 from anytask.corpus.rows import Columns, Row
 from anytask.corpus.sources import find_sources, identity, rows_from
@@ -38,7 +39,7 @@ class CorpusJob:
         calibrate: make the calibration from this many of the first rows instead.
         format: of the inputs; None goes by their names.
         shard_rows: rows of all inputs that make a shard; what a kill costs at most.
-        window_rows: rows in memory, whose texts are batched by length.
+        window_rows: rows in memory, whose texts are batched by length; 8,192 at most have an effect.
         skip_bad: leave bad rows out instead of stopping at the first.
     """
 
@@ -123,6 +124,6 @@ class CorpusJob:
             parse,
             shard=shard,
             shard_rows=self.shard_rows,
-            window_rows=min(self.window_rows, self.shard_rows),
+            window_rows=min(self.window_rows, self.shard_rows, WINDOW),
             skip_bad=self.skip_bad,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,8 @@ def embed_corpus_on_ray(
 ) -> Summary:
     """`anytask.corpus.embed_corpus` on a Ray cluster, with the same output.
 
-    To the byte, where machines are of one kind and processes have as many threads: else the last bits may differ.
+    On CPUs to the byte, where machines are of one kind and processes have as many threads: else the last bits may
+    differ.
 
     Inputs and output lie where every machine sees them under the same path. Shards are made in any order; killed, the
     same call makes those that are missing. In Parquet a shard's rows are found without reading those before; JSON
@@ -134,7 +135,8 @@ class ShardMaker:
     """
 
     def __init__(self, job: CorpusJob, counts: list[int], directory: Path, folder: Path) -> None:
-        os.chdir(directory)
+        with suppress(OSError):  # it may be there on the driver's machine alone; absolute paths don't mind
+            os.chdir(directory)
         self.counts = counts
         self.folder = folder
         self.model = CorpusModel(job)

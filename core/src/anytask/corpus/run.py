@@ -76,7 +76,8 @@ def embed_corpus(
         loader: is also given each shard.
         keep: False leaves no output, only what `loader` made; `output` names the work then.
         devices: such as ["cuda:0", "cuda:1"], each with a process of its own, that share the work; none, and it is done
-            in this process, on the embedder's device. The output is the same, and either goes on with the other's work.
+            in this process, on the embedder's device. On CPUs the output is the same, and either goes on with the
+            other's work.
         on_progress: called after each step of the model.
 
     Returns:
@@ -95,6 +96,7 @@ def embed_corpus(
         for number in range(resumed):
             work.load(number)
         model = CorpusModel(job, work.calibration)
+        work.check_description(model.description())
         if job.calibrate and model.calibration is None:
             model.calibration = calibrate(model)
             work.keep_calibration(model.calibration)
@@ -113,8 +115,9 @@ def _embed_rest(
     from_standard_input = STDIN in job.inputs
     total = None if from_standard_input else sum(source.size for source in job.sources)
     meter = Meter(on_progress, total)
+    rows = job.windows_from(0 if from_standard_input else resumed)
     with (
-        closing(ahead(job.windows_from(0 if from_standard_input else resumed))) as windows,
+        closing(ahead(rows, join=not from_standard_input)) as windows,
         closing(model.embedded(windows, meter.advance, first=resumed, devices=devices)) as embedded,
     ):
         for number, shard in by_shard(embedded):

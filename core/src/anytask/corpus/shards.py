@@ -30,7 +30,7 @@ class Counts:
         rows: rows in the file.
         bad: rows that were left out.
         cut: texts of which only the beginning was embedded.
-        digest: of ids and texts, in order.
+        digest: of ids, texts and kept fields, in order.
     """
 
     rows: int = 0

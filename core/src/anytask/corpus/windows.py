@@ -125,7 +125,7 @@ def in_order(items: Iterator[T], work: Callable[[T], R], pool: Executor, count: 
 
 
 class Digest:
-    """Of ids and texts."""
+    """Of ids, texts and the fields that are kept."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -133,6 +133,8 @@ class Digest:
     def add(self, rows: list[Row]) -> None:
         for row in rows:
             self._hash.update(f"{row.id}\0{row.text}\0".encode())
+            if row.kept:
+                self._hash.update(repr(row.kept).encode("utf-8", "backslashreplace"))
 
     def __str__(self) -> str:
         return self._hash.hexdigest()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol
+
+import pyarrow.parquet as pq
 
 from anytask.corpus.formats import STDIN
 from anytask.corpus.job import CorpusJob
-from anytask.corpus.shards import Counts, join, read_counts
+from anytask.corpus.shards import DESCRIPTION, Counts, join, read_counts
 from anytask.corpus.windows import Digest, Window
+from anytask.files.whole import write_json
 from anytask.files.work_folder import SETTINGS, WorkFolder
 from anytask.precision import Calibration
 
-CALIBRATION = "calibration.json"
+CALIBRATION, WHOLE = "calibration.json", "whole.parquet"
+SHARDS = "part-*.parquet"
 
 
 class Loader(Protocol):
@@ -37,7 +42,8 @@ class CorpusWork(WorkFolder):
         keep: whether shards stay, and become the output, once they are loaded.
 
     Raises:
-        ValueError: the folder is of another job, or the output is one of its inputs.
+        ValueError: the folder is of another job, or another process works in it; the output is one of the inputs, or is
+            there and no such output as would replace it.
         FileExistsError: the output is there and may not be replaced.
     """
 
@@ -47,16 +53,31 @@ class CorpusWork(WorkFolder):
         self.job, self.output, self.loader, self.keep = job, Path(output), loader, keep
         if any(source.path != STDIN and _same(Path(source.path), self.output) for source in job.sources):
             raise ValueError(f"{self.output} is an input; name another output")
+        if keep:
+            _check_replaceable(self.output)
         settings = {**job.settings(), "loaded into": None if loader is None else loader.name, "kept": keep}
         super().__init__(output, settings, overwrite=overwrite)
 
-    def __enter__(self) -> Self:
-        return self
+    def _check(self, found: dict[str, Any], given: dict[str, Any]) -> None:
+        """Shards made without a bad row are those that leaving bad rows out makes: the rest may be made so."""
+        super()._check({**found, "skip_bad": found.get("skip_bad") or given["skip_bad"]}, given)
+        write_json(self.path(SETTINGS), given)
 
-    def __exit__(self, *error: object) -> None:
-        """A folder in which nothing is finished goes."""
-        if self.folder.exists() and not self.has(SETTINGS):
-            self.remove()
+    def check_description(self, description: Mapping[str, Any]) -> None:
+        """Whether the finished shards hold what this process makes: a precision may be the device's.
+
+        Raises:
+            ValueError: they don't.
+        """
+        part = self.part(0)
+        if not part.is_file():
+            return
+        before = json.loads(pq.read_metadata(part).metadata[DESCRIPTION])["dtype"]
+        if before != description["dtype"]:
+            raise ValueError(
+                f"the finished shards in {self.folder} were computed in {before}, this device takes "
+                f"{description['dtype']}; go on where they were made, or remove the folder to begin anew"
+            )
 
     def part(self, number: int) -> Path:
         """The file of a shard."""
@@ -116,8 +137,10 @@ class CorpusWork(WorkFolder):
         if not shards:
             raise ValueError("the inputs hold no rows")
         parts = [self.part(number) for number in range(shards)]
-        if self.keep and self.output.suffix == ".parquet":
-            join(parts, self.output)
+        if self.keep and _is_file(self.output):
+            whole = self.path(WHOLE)
+            join(parts, whole)
+            whole.replace(self.output)
         elif self.keep:
             self._become_output(parts)
         if self.folder.exists():
@@ -125,6 +148,7 @@ class CorpusWork(WorkFolder):
         return sum((counts for counts in found if counts is not None), Counts())
 
     def _become_output(self, parts: list[Path]) -> None:
+        self.release()
         for path in self.folder.iterdir():
             if path not in parts and path.name != SETTINGS:
                 path.unlink()
@@ -137,6 +161,29 @@ class CorpusWork(WorkFolder):
 def shard_path(folder: Path, number: int) -> Path:
     """The file of a shard in a folder of them."""
     return folder / f"part-{number:06d}.parquet"
+
+
+def _is_file(output: Path) -> bool:
+    return output.suffix == ".parquet"
+
+
+def _check_replaceable(output: Path) -> None:
+    """
+    Raises:
+        ValueError: what is there isn't an earlier output, or not of the same kind.
+    """
+    if _is_file(output):
+        if output.is_dir():
+            raise ValueError(f"{output} is a folder; an output of that name is one file")
+    elif output.is_file():
+        raise ValueError(f"{output} is a file; an output whose name doesn't end in .parquet is a folder of shards")
+    elif output.is_dir():
+        others = [path.name for path in output.iterdir() if not path.match(SHARDS) and path.name != SETTINGS]
+        if others:
+            raise ValueError(
+                f"{output} holds {others[0]!r}, which is no shard, and a new output would take the folder's place; "
+                "name another output, or one that ends in .parquet for a single file"
+            )
 
 
 def _note(number: int) -> str:

@@ -18,7 +18,7 @@ except ImportError as error:
 
 from anytask.evaluation.embedder import Embedder, SentenceTransformerEmbedder, TruncatedEmbedder
 from anytask.evaluation.families import FAMILIES, Instructions
-from anytask.evaluation.report import family_means, overall, summary, table, write_json
+from anytask.evaluation.report import check_target, family_means, overall, summary, table, write_json
 from anytask.evaluation.suite import InstructionChoice, Result, Task, evaluate, evaluate_task, find_tasks
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "SentenceTransformerEmbedder",
     "Task",
     "TruncatedEmbedder",
+    "check_target",
     "evaluate",
     "evaluate_task",
     "family_means",

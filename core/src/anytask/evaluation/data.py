@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,40 @@ RETRIEVAL_PARTS = ("corpus", "queries", "qrels")
 Row = dict[str, Any]
 
 
-def read_rows(path: Path, keys: Sequence[str]) -> list[Row]:
-    """All rows of a `.jsonl` or `.jsonl.gz` file, each a JSON object with at least `keys`.
+@dataclass(frozen=True)
+class Kind:
+    """What a field of a row may hold; one that may hold null may be missing."""
+
+    expected: str
+    fits: Callable[[Any], bool]
+
+
+ANYTHING = Kind("a value", lambda value: value is not None)
+TEXT = Kind("a string", lambda value: isinstance(value, str))
+OPTIONAL_TEXT = Kind("a string or null", lambda value: isinstance(value, str | None))
+TEXTS = Kind("a list of strings", lambda value: isinstance(value, list) and all(map(TEXT.fits, value)))
+ANY_TEXTS = Kind("a list of one string or more", lambda value: TEXTS.fits(value) and len(value) > 0)
+NAME = Kind("a string or an integer", lambda value: isinstance(value, str | int))
+NUMBER = Kind(
+    "a finite number",
+    lambda value: isinstance(value, float | int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max,
+)
+YES_OR_NO = Kind("1 or 0", lambda value: value in (0, 1))
+
+
+def read_rows(path: Path, fields: Mapping[str, Kind] | Sequence[str], unique: str | None = None) -> list[Row]:
+    """All rows of a `.jsonl` or `.jsonl.gz` file, each a JSON object with at least `fields`.
+
+    Args:
+        fields: what each holds; of names alone, anything.
+        unique: a field that no two rows have the same value of.
 
     Raises:
         ValueError: a line isn't such an object, or there is none; the message names file and line.
     """
+    kinds = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, ANYTHING)
     rows: list[Row] = []
+    first: dict[Any, int] = {}
     number = 0
     try:
         with open_compressed(path) as stream, io.TextIOWrapper(stream, "utf-8") as lines:
@@ -30,10 +59,11 @@ def read_rows(path: Path, keys: Sequence[str]) -> list[Row]:
                 if not line.strip():
                     continue
                 row = json.loads(line)
-                missing = [key for key in keys if key not in row] if isinstance(row, dict) else list(keys)
-                if missing:
+                if problem := _problem(row, kinds):
+                    raise ValueError(f"{path}, line {number}: {problem}")
+                if unique is not None and first.setdefault(row[unique], number) != number:
                     raise ValueError(
-                        f"{path}, line {number}: expected an object with {', '.join(keys)}; {missing} missing"
+                        f"{path}, line {number}: {unique} {row[unique]!r} is already that of line {first[row[unique]]}"
                     )
                 rows.append(row)
     except json.JSONDecodeError as error:
@@ -43,6 +73,18 @@ def read_rows(path: Path, keys: Sequence[str]) -> list[Row]:
     if not rows:
         raise ValueError(f"{path}: holds no rows")
     return rows
+
+
+def _problem(row: object, kinds: Mapping[str, Kind]) -> str | None:
+    """What is wrong with a row."""
+    needed = [key for key, kind in kinds.items() if not kind.fits(None)]
+    missing = [key for key in needed if key not in row] if isinstance(row, dict) else needed
+    if missing or not isinstance(row, dict):
+        return f"expected an object with {', '.join(needed)}; {missing} missing"
+    for key, kind in kinds.items():
+        if not kind.fits(row.get(key)):
+            return f"{key} is {json.dumps(row[key], ensure_ascii=False):.60}, expected {kind.expected}"
+    return None
 
 
 def find_file(folder: Path, stem: str) -> Path | None:

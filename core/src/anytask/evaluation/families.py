@@ -8,7 +8,7 @@ file is sampled once, always by seed 0, so that every embedder meets the same ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from anytask.evaluation import metrics
-from anytask.evaluation.data import Row, find_file, read_rows
+from anytask.evaluation.data import (
+    ANY_TEXTS,
+    NAME,
+    NUMBER,
+    OPTIONAL_TEXT,
+    TEXT,
+    TEXTS,
+    YES_OR_NO,
+    Kind,
+    Row,
+    find_file,
+    read_rows,
+)
 from anytask.evaluation.embedder import Embedder, embed
 from anytask.instruction import DEFAULT_DOCUMENT_INSTRUCTION, DEFAULT_QUERY_INSTRUCTION
 
@@ -67,8 +79,14 @@ def column(rows: Sequence[Row], key: str) -> npt.NDArray[np.str_]:
     return np.array([str(row[key]) for row in rows])
 
 
-def train_and_test(path: Path, keys: Sequence[str]) -> tuple[list[Row], list[Row]]:
-    rows = read_rows(path, [*keys, "split"])
+def several(rows: Sequence[Row], key: str, path: Path) -> None:
+    """Raise ValueError where all rows have the same, with which any vectors would reach a figure."""
+    if len(np.unique(column(rows, key))) < 2:
+        raise ValueError(f"{path}: needs two {key}s or more, the {len(rows)} rows all have {rows[0][key]!r}")
+
+
+def train_and_test(path: Path, fields: Mapping[str, Kind]) -> tuple[list[Row], list[Row]]:
+    rows = read_rows(path, {**fields, "split": TEXT})
     train = [row for row in rows if row["split"] == "train"]
     test = [row for row in rows if row["split"] == "test"]
     if not train or not test:
@@ -78,7 +96,7 @@ def train_and_test(path: Path, keys: Sequence[str]) -> tuple[list[Row], list[Row
 
 def sts(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
     """{a, b, score}: Spearman correlation of the cosine with the human score."""
-    rows = read_rows(path, ["a", "b", "score"])
+    rows = read_rows(path, {"a": TEXT, "b": TEXT, "score": NUMBER})
     a = embed(embedder, [row["a"] for row in rows], instructions.query)
     b = embed(embedder, [row["b"] for row in rows], instructions.document)
     return [metrics.spearman(metrics.row_cosines(a, b), [row["score"] for row in rows])]
@@ -86,11 +104,10 @@ def sts(embedder: Embedder, path: Path, instructions: Instructions) -> list[floa
 
 def classification(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
     """{text, label, split}: accuracy on the test split of a logistic regression on 8 train texts per label."""
-    train, test = train_and_test(path, ["text", "label"])
+    train, test = train_and_test(path, {"text": TEXT, "label": NAME})
+    several(train, "label", path)
     test = sample(test, TEST_CAP)
     labels = column(train, "label")
-    if len(np.unique(labels)) < 2:
-        raise ValueError(f"{path}: classification needs two labels or more, the train rows all have '{labels[0]}'")
     drawn = [metrics.few_shot_rows(labels, shots=SHOTS, seed=seed) for seed in range(SEEDS)]
     train_vectors = embed(embedder, [train[place]["text"] for rows in drawn for place in rows], instructions.query)
     test_vectors = embed(embedder, [row["text"] for row in test], instructions.query)
@@ -106,17 +123,18 @@ def retrieval(embedder: Embedder, path: Path, instructions: Instructions) -> lis
 
     A document is its title and text joined by a space. Queries without a relevant document are left out.
     """
-    corpus = read_rows(part(path, "corpus"), ["_id", "text"])
+    corpus = read_rows(part(path, "corpus"), {"_id": NAME, "title": OPTIONAL_TEXT, "text": TEXT}, unique="_id")
     if len(corpus) < 2:
         raise ValueError(f"{path}: ranking needs two documents or more, the corpus has {len(corpus)}")
     places = {row["_id"]: place for place, row in enumerate(corpus)}
     gains: dict[str, dict[int, float]] = {}
-    for row in read_rows(part(path, "qrels"), ["qid", "did", "score"]):
+    for row in read_rows(part(path, "qrels"), {"qid": NAME, "did": NAME, "score": NUMBER}):
         if row["did"] not in places:
             raise ValueError(f"{path}: qrels judge document {row['did']!r}, which the corpus lacks")
         if row["score"] > 0:
             gains.setdefault(row["qid"], {})[places[row["did"]]] = float(row["score"])
-    queries = [row for row in read_rows(part(path, "queries"), ["_id", "text"]) if row["_id"] in gains]
+    asked = read_rows(part(path, "queries"), {"_id": NAME, "text": TEXT}, unique="_id")
+    queries = [row for row in asked if row["_id"] in gains]
     if not queries:
         raise ValueError(f"{path}: no query has a relevant document in the qrels")
     documents = [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]
@@ -138,7 +156,8 @@ def part(folder: Path, stem: str) -> Path:
 
 def rerank(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
     """{query, pos: [..], neg: [..]}: mean average precision of each query's candidates ordered by cosine."""
-    rows = [row for row in read_rows(path, ["query", "pos", "neg"]) if row["pos"] and row["neg"]]
+    given = read_rows(path, {"query": TEXT, "pos": TEXTS, "neg": TEXTS})
+    rows = [row for row in given if row["pos"] and row["neg"]]
     if not rows:
         raise ValueError(f"{path}: no query has both positive and negative candidates")
     queries = embed(embedder, [row["query"] for row in rows], instructions.query)
@@ -153,14 +172,16 @@ def rerank(embedder: Embedder, path: Path, instructions: Instructions) -> list[f
 
 def clustering(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
     """{text, label}: V-measure of k-means."""
-    rows = sample(read_rows(path, ["text", "label"]), CLUSTERING_CAP)
+    rows = sample(read_rows(path, {"text": TEXT, "label": NAME}), CLUSTERING_CAP)
+    several(rows, "label", path)
     vectors = embed(embedder, [row["text"] for row in rows], instructions.query)
     return [metrics.clustering_v_measure(vectors, column(rows, "label"), seed=seed) for seed in range(SEEDS)]
 
 
 def pairs(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
     """{a, b, label: 1 | 0}: average precision of the pairs ordered by cosine."""
-    rows = read_rows(path, ["a", "b", "label"])
+    rows = read_rows(path, {"a": TEXT, "b": TEXT, "label": YES_OR_NO})
+    several(rows, "label", path)
     a = embed(embedder, [row["a"] for row in rows], instructions.query)
     b = embed(embedder, [row["b"] for row in rows], instructions.document)
     return [metrics.average_precision([int(row["label"]) for row in rows], metrics.row_cosines(a, b))]
@@ -168,7 +189,7 @@ def pairs(embedder: Embedder, path: Path, instructions: Instructions) -> list[fl
 
 def textgen(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
     """{hyp, refs: [..], human_score}: Pearson correlation of the best cosine over the references with the score."""
-    rows = read_rows(path, ["hyp", "refs", "human_score"])
+    rows = read_rows(path, {"hyp": TEXT, "refs": ANY_TEXTS, "human_score": NUMBER})
     hypotheses = embed(embedder, [row["hyp"] for row in rows], instructions.query)
     references = embed(embedder, [text for row in rows for text in row["refs"]], instructions.document)
     ends = np.cumsum([len(row["refs"]) for row in rows])[:-1]
@@ -181,7 +202,8 @@ def textgen(embedder: Embedder, path: Path, instructions: Instructions) -> list[
 
 def prompt_retrieval(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
     """{input, output, split}: share of test inputs whose 8 nearest train examples vote for the right output."""
-    train, test = train_and_test(path, ["input", "output"])
+    train, test = train_and_test(path, {"input": TEXT, "output": NAME})
+    several(train, "output", path)
     train, test = sample(train, POOL_CAP), sample(test, TEST_CAP)
     return [
         metrics.neighbour_accuracy(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,16 @@ def summary(results: Sequence[Result], **about: Any) -> dict[str, Any]:
         "families": family_means(results),
         "tasks": [asdict(result) | {"score": result.score, "spread": result.spread} for result in results],
     }
+
+
+def check_target(path: str | Path) -> None:
+    """Raise OSError where `write_json` couldn't write to `path`: before the work rather than after it."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file for the figures")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=path.parent):
+        pass
 
 
 def write_json(results: Sequence[Result], path: str | Path, **about: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+PARTIAL = re.compile(r"\.\d+-")
+"""Begins a temporary name: the process's number."""
 
 
 @contextmanager
@@ -22,6 +26,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder in which nobody writes."""
+    for path in folder.iterdir():
+        if PARTIAL.match(path.name):
+            path.unlink()
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:

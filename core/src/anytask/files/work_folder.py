@@ -7,25 +7,30 @@ import json
 import shutil
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from anytask.files.whole import whole_file, write_json
+from filelock import FileLock, Timeout
 
-SETTINGS = "settings.json"
+from anytask.files.whole import remove_partials, whole_file, write_json
+
+SETTINGS = ".settings.json"
+"""Hidden, as `LOCK` is: a folder of Parquet files may become the output with them in it."""
+LOCK = ".lock"
+"""Held by the process at work in a folder."""
 
 
 class WorkFolder:
     """The finished parts of one output, each a JSON-lines file written whole, in `.NAME.work` beside it.
 
     The same command finds the parts of its killed predecessor and makes only those that are missing. A folder in which
-    no part is finished is begun anew.
+    no part is finished is begun anew. One process at a time works in it.
 
-    >>> work = WorkFolder("out.jsonl", {"seed": 0})  # doctest: +SKIP
-    >>> for name in tasks:  # doctest: +SKIP
-    ...     if not work.has(name):
-    ...         work.write(name, rows_of(name))
-    >>> write_rows((row for name in tasks for row in work.read(name)), "out.jsonl")  # doctest: +SKIP
-    >>> work.remove()  # doctest: +SKIP
+    >>> with WorkFolder("out.jsonl", {"seed": 0}) as work:  # doctest: +SKIP
+    ...     for name in tasks:
+    ...         if not work.has(name):
+    ...             work.write(name, rows_of(name))
+    ...     write_rows((row for name in tasks for row in work.read(name)), "out.jsonl")
+    ...     work.remove()
 
     Args:
         output: the file that the parts will make.
@@ -34,21 +39,52 @@ class WorkFolder:
 
     Raises:
         FileExistsError: the output is there and may not be replaced, and there is no unfinished work.
-        ValueError: the folder is there, of work with other settings; the message names them.
+        ValueError: the folder is there, of work with other settings; the message names them. Or another process works
+            in it.
     """
 
     def __init__(self, output: str | Path, settings: Mapping[str, Any], *, overwrite: bool = True) -> None:
         output = Path(output)
         self.folder = output.with_name(f".{output.name}.work")
         self._settings = json.loads(json.dumps(settings))
-        if self.has(SETTINGS):
-            self._check(json.loads(self.path(SETTINGS).read_text("utf-8")), self._settings)
-            return
-        if output.exists() and not overwrite:
-            raise FileExistsError(f"{output} is already there; name another output, or say --overwrite to replace it")
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
+        present = FileExistsError(f"{output} is already there; name another output, or say --overwrite to replace it")
+        is_refused = output.exists() and not overwrite
+        if is_refused and not self.folder.exists():
+            raise present
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
+        try:
+            if self.has(SETTINGS):
+                self._check(json.loads(self.path(SETTINGS).read_text("utf-8")), self._settings)
+                remove_partials(self.folder)
+            elif is_refused:
+                self.remove()  # left by a process that was killed after the output was there
+                raise present
+            else:
+                self._clear()
+        except BaseException:
+            self.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """The folder stays, for the next process; one in which nothing is finished goes."""
+        if self.folder.exists() and not self.has(SETTINGS):
+            self.remove()
+        self.release()
+
+    def release(self) -> None:
+        """Let others work in the folder."""
+        self._lock.release()
+
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
 
     def _check(self, found: dict[str, Any], given: dict[str, Any]) -> None:
         names = [name for name in {**found, **given} if found.get(name) != given.get(name)]
@@ -84,8 +120,23 @@ class WorkFolder:
                 yield json.loads(line)
 
     def remove(self) -> None:
-        """Delete the folder, once the output is there."""
+        """Delete the folder, once the output is there. Killed meanwhile, it is none that could be gone on with."""
+        self.path(SETTINGS).unlink(missing_ok=True)
+        self.release()
         shutil.rmtree(self.folder)
+
+
+def _locked(folder: Path) -> FileLock:
+    """
+    Raises:
+        ValueError: another process works in the folder.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another process works in {folder}; wait for its end, or name another output") from None
+    return lock
 
 
 def digest(path: str | Path, without: Container[str] = ()) -> str:

@@ -41,8 +41,8 @@ class TaskBatches:
         self.rows = [np.asarray(rows, dtype=np.int64) for rows in tasks.values()]
         self.batch_size = batch_size
         self.seed = seed
-        sizes = np.array([len(rows) for rows in self.rows], dtype=np.float64) ** (1 / mixing)
-        drawn = np.random.default_rng([seed, 0]).choice(len(sizes), size=steps, p=sizes / sizes.sum())
+        shares = _shares([len(rows) for rows in self.rows], mixing)
+        drawn = np.random.default_rng([seed, 0]).choice(len(shares), size=steps, p=shares)
         self.task_of_step = drawn.astype(np.int64)
         self.turn_of_step = _turns(self.task_of_step)
         self._shuffled = lru_cache(maxsize=max(64, 2 * len(self.names)))(self._shuffle)
@@ -61,6 +61,19 @@ class TaskBatches:
 
     def _shuffle(self, task: int, turn: int) -> Rows:
         return np.random.default_rng([self.seed, 1, task, turn]).permutation(self.rows[task])
+
+
+def expected_batch_size(tasks: Mapping[str, Rows], batch_size: int, mixing: float = 1.0) -> float:
+    """Mean number of rows of the batches of `TaskBatches`, of which a task smaller than `batch_size` gives fewer."""
+    sizes = np.array([len(rows) for rows in tasks.values()])
+    return float(_shares(sizes, mixing) @ np.minimum(sizes, batch_size))
+
+
+def _shares(sizes: npt.ArrayLike, mixing: float) -> npt.NDArray[np.float64]:
+    """The probability with which a step draws each task."""
+    weights = np.asarray(sizes, dtype=np.float64) ** (1 / mixing)
+    shares: npt.NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def _turns(tasks: Rows) -> Rows:

@@ -44,8 +44,7 @@ def contrastive_loss(
         temperature: divides the cosines.
         variant: "paper" takes every positive and negative of the batch as candidates; "released" the query's own
             positive and the batch's negatives only, as the code published with the paper does.
-        keys: leaves false negatives out: a candidate whose text is the query's own or its positive's, and the
-            positive of an equal query.
+        keys: leaves false negatives out: a candidate whose text is the query's own, or a positive of an equal query.
 
     Returns:
         scalar.
@@ -63,10 +62,10 @@ def contrastive_loss(
     to_queries = to_positives.T
     if keys is not None:
         others = ~torch.eye(count, dtype=torch.bool, device=queries.device)
-        same = _false_pairs(keys) & others
+        same = _answers(keys, keys.positives) & others
         to_positives = to_positives.masked_fill(same, float("-inf"))
         to_queries = to_queries.masked_fill(same.T, float("-inf"))
-        to_negatives = to_negatives.masked_fill(_false_negatives(keys), float("-inf"))
+        to_negatives = to_negatives.masked_fill(_answers(keys, keys.negatives), float("-inf"))
     if variant == "released":
         forward = F.cross_entropy(
             torch.cat([to_positives.diagonal()[:, None], to_negatives], dim=1), torch.zeros_like(own)
@@ -76,15 +75,11 @@ def contrastive_loss(
     return forward + F.cross_entropy(to_queries, own)
 
 
-def _false_pairs(keys: TextKeys) -> Tensor:
-    """[n, n], whether positive j answers query i as well as its own: by text, or because the queries are equal."""
-    query, positive = keys.queries[:, None], keys.positives[:, None]
-    return (query == keys.queries) | (positive == keys.positives) | (query == keys.positives)
-
-
-def _false_negatives(keys: TextKeys) -> Tensor:
-    """[n, m], whether hard negative j has the text of query i or of its positive."""
-    return (keys.queries[:, None] == keys.negatives) | (keys.positives[:, None] == keys.negatives)
+def _answers(keys: TextKeys, candidates: Tensor) -> Tensor:
+    """[n, c], whether the text of candidate j is query i's own or a positive of an equal query."""
+    equal = (keys.queries[:, None] == keys.queries).float()
+    positive = equal @ (keys.positives[:, None] == candidates).float() > 0
+    return (keys.queries[:, None] == candidates) | positive
 
 
 def _check(queries: Tensor, positives: Tensor, negatives: Tensor | None, temperature: float, variant: str) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from anytask.checkpoint import Checkpoint
+from anytask.configuration import lasting_prompts
 from anytask.instruction import Instruction
 from anytask.model import Instructor
 from anytask.tokenization import InstructionTokenizer
@@ -153,7 +154,7 @@ def adapt(
         given = {"examples": _digest(examples), "evaluate_on": _digest(evaluate_on), "instruction": instruction}
         check_settings(work, {**given, **vars(start), **recipe.to_json()})
         checkpoint = with_dense_layer(start.load())
-    checkpoint.prompts = {"query": instruction, "document": instruction}
+    checkpoint.prompts = lasting_prompts({"query": instruction, "document": instruction})
     batches = LabelledBatches(
         examples,
         InstructionTokenizer(checkpoint.tokenizer, checkpoint.max_length),

@@ -20,6 +20,15 @@ Embed = Callable[[PackedBatch], Tensor]
 Backward = Callable[[Tensor], object]
 
 
+def choose_attention(device: torch.device) -> None:
+    """Keep both passes to one attention kernel. On a GPU torch may take cuDNN's in the pass without a graph; where the
+    position bias has a gradient it can't, and the kernel that it takes then drops other weights from the same random
+    numbers. cuDNN's backward pass has also given NaN.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 class RandomState:
     """The state of the random number generators on the CPU and on one device."""
 

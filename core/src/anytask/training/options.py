@@ -45,9 +45,10 @@ class TrainingOptions:
     lora_alpha: Annotated[int | None, "Scale of the adapters; none is twice their rank."] = None
     dropout: Annotated[float | None, "Dropout in training; none is the checkpoint's."] = None
     precision: Annotated[Precision, "Of the matrix products; weights and optimiser are float32."] = "float32"
-    chunk_tokens: Annotated[int | None, "Most tokens computed together; none is 4,096 on a CPU, 32,768 on a GPU."] = (
-        None
-    )
+    chunk_tokens: Annotated[
+        int | None,
+        "Most tokens computed together; none is 4,096 on a CPU, on a GPU what its memory holds, 32,768 at most.",
+    ] = None
     gradient_cache: Annotated[bool, "Compute chunks twice, so that memory holds one chunk and not the batch."] = False
     gradient_checkpointing: Annotated[bool, "Compute layers twice, so that memory holds their inputs only."] = False
     log_every: Annotated[int, "Steps between lines of the log."] = 10

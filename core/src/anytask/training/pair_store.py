@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anytask.files.whole import whole_file
 from anytask.training.medi.records import InstructedText, Record, task_label
 
 try:
@@ -49,18 +49,14 @@ class PairStore:
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            count = 0
+        count = 0
+        with whole_file(path) as partial:
             with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
                 for rows in _chunks(records):
                     writer.write_batch(pa.RecordBatch.from_pylist([_row(record) for record in rows], schema=SCHEMA))
                     count += len(rows)
             if not count:
                 raise ValueError("there are no records to train on")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         return PairStore(path)
 
     def __reduce__(self) -> tuple[type[PairStore], tuple[Path]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain, count
 from pathlib import Path
@@ -14,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from anytask.checkpoint import load_checkpoint, save_checkpoint
-from anytask.files.whole import write_json
+from anytask.configuration import lasting_prompts
+from anytask.files.whole import whole_file, write_json
 from anytask.files.work_folder import digest
 from anytask.tokenization import InstructionTokenizer
-from anytask.training.batches import Rows, TaskBatches
+from anytask.training.batches import Rows, TaskBatches, expected_batch_size
 from anytask.training.collation import PairBatches
+from anytask.training.gradient_cache import choose_attention
 from anytask.training.medi.record_files import read_records
 from anytask.training.medi.records import Record
 from anytask.training.options import TrainingOptions
@@ -40,7 +44,9 @@ if TYPE_CHECKING:
     from anytask.evaluation import Embedder
     from anytask.model import Instructor
 
+logger = logging.getLogger(__name__)
 
+RECORDS = "records.arrow"
 ALONE = timedelta(days=1)
 """How long processes wait for the one that embeds for the teacher, learns a vocabulary or evaluates."""
 
@@ -91,23 +97,26 @@ def train(
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             remove_leftovers(output)
-        store = _store(records, work)
-        check_settings(
-            work,
-            {
-                "records": digest(store.path),
-                **vars(start),
-                **options.to_json(),
-                "evaluate_on": [str(path) for path in evaluate_on] or None,
-                "suite": None if suite is None else str(suite),
-                "teacher": None if teacher is None else "given",
-                "prompts": None if prompts is None else dict(prompts),
-            },
-        )
+        with _stored(records, work) as path:
+            check_settings(
+                work,
+                {
+                    "records": digest(path),
+                    **vars(start),
+                    **options.to_json(),
+                    "evaluate_on": [str(path) for path in evaluate_on] or None,
+                    "suite": None if suite is None else str(suite),
+                    "teacher": None if teacher is None else "given",
+                    "prompts": None if prompts is None else dict(prompts),
+                },
+            )
+        store = PairStore(work / RECORDS)
         checkpoint = start.checkpoint(store, work, max_length=options.max_length, seed=options.seed)
         taught = None if teacher is None else TeacherVectors.of_records(store, teacher, work / "teacher")
-    checkpoint.prompts = dict(_common_instructions(store) or checkpoint.prompts if prompts is None else prompts)
-    tasks, held_out = hold_out(_usable(store.tasks()), options.held_out, options.seed)
+    own = _common_instructions(store) or checkpoint.prompts
+    checkpoint.prompts = lasting_prompts(own if prompts is None else prompts)
+    usable = _usable(store.tasks(), told=accelerator.is_main_process)
+    tasks, held_out = hold_out(usable, options.held_out, options.seed)
     batches = PairBatches(
         store,
         TaskBatches(tasks, options.batch_size, _steps(options, tasks), mixing=options.mixing, seed=options.seed),
@@ -187,27 +196,35 @@ def make_accelerator(options: TrainingOptions, device: str | None) -> Accelerato
         )
     if options.precision == "float16" and accelerator.device.type == "cpu":
         raise ValueError("can't train in float16 on a CPU, which computes bfloat16 and float32")
+    choose_attention(accelerator.device)
     if options.batch_size < accelerator.num_processes:
         raise ValueError(f"batch_size {options.batch_size} gives some of {accelerator.num_processes} processes nothing")
     return accelerator
 
 
-def _store(records: str | Path | Sequence[str | Path] | Iterable[Record], work: Path) -> PairStore:
-    """The records in a memory-mapped file; it is kept as long as it holds the same."""
+@contextmanager
+def _stored(records: str | Path | Sequence[str | Path] | Iterable[Record], work: Path) -> Iterator[Path]:
+    """The file of a `PairStore` of the records: that of the run, where it is known to hold them, or a new one, which
+    takes its place at the end of the block and is gone after an error.
+    """
     given = [records] if isinstance(records, str | Path) else list(records)
     files = [Path(source) for source in given if isinstance(source, str | Path)]
-    if not files:
-        return PairStore.write(map(_checked, count(), given), work / "records.arrow")
-    if len(files) < len(given):
+    if files and len(files) < len(given):
         raise TypeError("records must be all files or all records, got both")
     sources = [
         {"path": str(path.resolve()), "size": path.stat().st_size, "time": path.stat().st_mtime_ns} for path in files
     ]
-    listing = work / "records.json"
-    if not (listing.is_file() and json.loads(listing.read_text("utf-8")) == sources):
-        PairStore.write(chain.from_iterable(map(read_records, files)), work / "records.arrow")
+    kept, listing = work / RECORDS, work / "records.json"
+    if files and kept.is_file() and listing.is_file() and json.loads(listing.read_text("utf-8")) == sources:
+        yield kept
+        return
+    with whole_file(kept) as path:
+        read = chain.from_iterable(map(read_records, files)) if files else map(_checked, count(), given)
+        PairStore.write(read, path)
+        yield path
+        listing.unlink(missing_ok=True)
+    if files:
         write_json(listing, sources)
-    return PairStore(work / "records.arrow")
 
 
 def _checked(place: int, record: object) -> Record:
@@ -218,12 +235,20 @@ def _checked(place: int, record: object) -> Record:
     return record
 
 
-def _usable(tasks: Mapping[str, Rows]) -> dict[str, Rows]:
+def _usable(tasks: Mapping[str, Rows], *, told: bool) -> dict[str, Rows]:
+    """The tasks that give batches; what is left out is `told`."""
     usable = {name: rows for name, rows in tasks.items() if len(rows) >= SMALLEST_TASK}
     if not usable:
         raise ValueError(
             f"none of the {len(tasks)} tasks has at least {SMALLEST_TASK} records, and a batch is of one task; "
             "give records that belong together the same task_id"
+        )
+    left_out = [len(rows) for name, rows in tasks.items() if name not in usable]
+    if told and left_out:
+        logger.warning(
+            "%d of %d tasks have fewer than %d records and are left out, %d of %d records: a batch is of one task; "
+            "give records that belong together the same task_id",
+            *(len(left_out), len(tasks), SMALLEST_TASK, sum(left_out), sum(map(len, tasks.values()))),
         )
     return usable
 
@@ -231,7 +256,8 @@ def _usable(tasks: Mapping[str, Rows]) -> dict[str, Rows]:
 def _steps(options: TrainingOptions, tasks: Mapping[str, Rows]) -> int:
     if options.epochs is None:
         return options.steps
-    return max(1, math.ceil(options.epochs * sum(map(len, tasks.values())) / options.batch_size))
+    rows = sum(map(len, tasks.values()))
+    return max(1, math.ceil(options.epochs * rows / expected_batch_size(tasks, options.batch_size, options.mixing)))
 
 
 def _common_instructions(store: PairStore) -> dict[str, str]:

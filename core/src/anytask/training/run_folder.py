@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ from anytask.training.trainer import STATE
 
 WORK = "training"
 """Folder inside the output for what only the run needs: records, log, curves, checkpoints."""
-LEFTOVERS = (".[0-9]*-*", ".records.arrow.[0-9]*", ".best.new", "..best.new-*", ".step-*.new", "..step-*.new-*")
-"""Temporary names: those of `whole_file` first, then of the records and of checkpoint folders."""
+LEFTOVERS = (".[0-9]*-*", ".best.new", "..best.new-*", ".step-*.new", "..step-*.new-*")
+"""Temporary names: those of `whole_file` first, then of checkpoint folders."""
+DIGEST = re.compile("[0-9a-f]{64}")
 MAY_CHANGE = frozenset({"log_every", "keep"})
 """Options that may differ when a run is resumed."""
 
@@ -35,13 +37,20 @@ def check_settings(work: Path, settings: Mapping[str, Any]) -> None:
         _begin_anew(work, keep_teacher=not {"records", "teacher"} & set(changed))
         changed = []
     if changed:
-        differences = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
+        differences = "; ".join(_difference(name, before.get(name), now.get(name)) for name in changed)
         raise ValueError(
             f"{work.parent} holds a run with other settings ({differences}); go on with the same, choose another "
             "output, or remove the folder"
         )
     if not path.is_file():
         write_json(path, settings)
+
+
+def _difference(name: str, before: object, now: object) -> str:
+    """What a message says of a setting that differs; of a digest nothing more."""
+    if any(isinstance(value, str) and DIGEST.fullmatch(value) for value in (before, now)):
+        return f"{name} differ"
+    return f"{name} was {before!r}, is {now!r}"
 
 
 def _begin_anew(work: Path, *, keep_teacher: bool) -> None:

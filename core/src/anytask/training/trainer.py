@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from anytask.batching import PackedBatch, pack, plan_batches
 from anytask.checkpoint import Checkpoint, save_checkpoint
+from anytask.device_memory import chunk_tokens
 from anytask.files.whole import whole_file
 from anytask.model import Instructor
 from anytask.prefetch import ahead
@@ -33,7 +34,6 @@ from anytask.training.report.run_log import RunLog
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-CPU_CHUNK_TOKENS, GPU_CHUNK_TOKENS = 4096, 32_768
 STATE = "state.pt"
 """Name of the file that a run goes on from."""
 EVALUATIONS = 10
@@ -104,8 +104,12 @@ class Trainer:
             backward=accelerator.backward,
             defer_sync=partial(accelerator.no_sync, self.module),
         )
-        default = CPU_CHUNK_TOKENS if accelerator.device.type == "cpu" else GPU_CHUNK_TOKENS
-        self.chunk_tokens = options.chunk_tokens or default
+        self.chunk_tokens = options.chunk_tokens or chunk_tokens(
+            checkpoint.encoder,
+            accelerator.device,
+            getattr(torch, options.precision),
+            max_length=checkpoint.max_length,
+        )
         self.eval_every = options.eval_every or max(1, self.steps // EVALUATIONS)
         self.save_every = options.save_every or self.eval_every
         self.progress = Progress()
@@ -173,8 +177,9 @@ class Trainer:
                 meter.add(loss, parts, batch)
                 self.progress.step = step + 1
                 if self._due(self.options.log_every):
+                    figures = meter.means(self.accelerator)
                     if main:
-                        log.log(step + 1, {**meter.means(), "learning_rate": rate})
+                        log.log(step + 1, {**figures, "learning_rate": rate})
                     meter = Meter()
                 if self._due(self.eval_every):
                     self._evaluate(log)
@@ -217,7 +222,7 @@ class Trainer:
         return replace(self.checkpoint, encoder=plain.encoder, head=plain.head)
 
     def _evaluate(self, log: RunLog) -> None:
-        """Measure the model, and keep it if it is the best."""
+        """Measure the model, and keep it if it is the best; of equals the later, which has learnt longer."""
         if self.evaluations and self.accelerator.is_main_process:
             model = Instructor.from_checkpoint(self.trained(), device=self.accelerator.device)
             figures: dict[str, float] = {}
@@ -225,7 +230,7 @@ class Trainer:
                 figures.update(evaluation(model))
             log.evaluation(self.progress.step, figures)
             decisive = next(iter(figures.values()))
-            if decisive > self.progress.best and self.progress.step:
+            if decisive >= self.progress.best and self.progress.step:
                 self.progress.best, self.progress.best_step = decisive, self.progress.step
                 replace_folder(self.best_folder, self.trained())
         self.accelerator.wait_for_everyone()
@@ -245,7 +250,7 @@ class Trainer:
             }
             with whole_file(self.state_file) as path:
                 torch.save(state, path)
-            kept = sorted((self.folder / "checkpoints").glob("step-*"))
+            kept = _checkpoints(self.folder / "checkpoints")
             for old in kept[: max(0, len(kept) - self.options.keep)]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
@@ -277,10 +282,13 @@ class Meter:
         self.examples += batch.roles.pairs or len(batch.texts)
         self.tokens += batch.tokens
 
-    def means(self) -> dict[str, float]:
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """By step, and by second over all processes, each of which has to call this."""
         seconds = time.monotonic() - self.started
+        counts = torch.tensor([[self.examples, self.tokens]], device=accelerator.device)
+        examples, tokens = accelerator.gather(counts).sum(0).tolist()
         means = {name: value / self.steps for name, value in self.sums.items()}
-        return {**means, "examples_per_second": self.examples / seconds, "tokens_per_second": self.tokens / seconds}
+        return {**means, "examples_per_second": examples / seconds, "tokens_per_second": tokens / seconds}
 
 
 def replace_folder(folder: Path, checkpoint: Checkpoint) -> None:
@@ -290,6 +298,12 @@ def replace_folder(folder: Path, checkpoint: Checkpoint) -> None:
     save_checkpoint(checkpoint, new)
     shutil.rmtree(folder, ignore_errors=True)
     new.replace(folder)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints by their steps; by name, a million would come before 999,999."""
+    steps = {path.name.removeprefix("step-"): path for path in folder.glob("step-*")}
+    return [steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)]
 
 
 def _schedule(optimizer: torch.optim.Optimizer, options: TrainingOptions, steps: int) -> Any:

@@ -59,23 +59,23 @@ def build(
     """
     output = Path(output)
     is_array_name(output)
-    work = WorkFolder(output, {**_settings(recipe, data), **(about or {})}, overwrite=overwrite)
-    with bar("reading", 1) as advance:
-        count = sum(1 for _ in read_tasks(recipe, data))
-        advance(1)
-    with bar("tasks", count) as advance:
-        for number, task in enumerate(read_tasks(recipe, data)):
-            if not work.has(f"{number}.records"):
-                records, summary = task_records(task, recipe, embedder)
-                work.write(f"{number}.summary", [asdict(summary)])
-                work.write(f"{number}.records", (record.to_json() for record in records))
+    with WorkFolder(output, {**_settings(recipe, data), **(about or {})}, overwrite=overwrite) as work:
+        with bar("reading", 1) as advance:
+            count = sum(1 for _ in read_tasks(recipe, data))
             advance(1)
-    summaries = [TaskSummary(**next(work.read(f"{number}.summary"))) for number in range(count)]
-    parts = (work.read(f"{number}.records") for number in range(count))
-    write_records((Record.from_json(row) for part in parts for row in part), output)
-    write_json(manifest_path(output), _manifest(recipe, summaries, about or {}))
-    work.remove()
-    return summaries
+        with bar("tasks", count) as advance:
+            for number, task in enumerate(read_tasks(recipe, data)):
+                if not work.has(f"{number}.records"):
+                    records, summary = task_records(task, recipe, embedder)
+                    work.write(f"{number}.summary", [asdict(summary)])
+                    work.write(f"{number}.records", (record.to_json() for record in records))
+                advance(1)
+        summaries = [TaskSummary(**next(work.read(f"{number}.summary"))) for number in range(count)]
+        parts = (work.read(f"{number}.records") for number in range(count))
+        write_records((Record.from_json(row) for part in parts for row in part), output)
+        write_json(manifest_path(output), _manifest(recipe, summaries, about or {}))
+        work.remove()
+        return summaries
 
 
 def manifest_path(output: str | Path) -> Path:

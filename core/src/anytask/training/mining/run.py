@@ -68,26 +68,25 @@ def mine(
     output = Path(output)
     is_array_name(output)
     inputs = {"records": digest(records), "corpus": None if corpus is None else _checked_digest(corpus)}
-    work = WorkFolder(
-        output, {**inputs, **asdict(options), "instructions": instructions, **(about or {})}, overwrite=overwrite
-    )
-    tasks = split_tasks(records, work, bar)
-    summaries = []
-    with bar("tasks", len(tasks)) as advance:
-        for number, task_id in enumerate(tasks):
-            if not work.has(f"{number}.mined"):
-                documents = () if corpus is None else read_corpus(corpus, task_id)
-                mined, summary = _mine_part(work, number, embedder, options, documents, instructions, device, bar)
-                work.write(f"{number}.summary", [asdict(summary)])
-                work.write(f"{number}.mined", (record.to_json() for record in mined))
-            for name in ("records", "queries", "documents"):
-                work.path(f"{number}.{name}").unlink(missing_ok=True)
-            summaries.append(MiningSummary(**next(work.read(f"{number}.summary"))))
-            advance(1)
-    parts = (work.read(f"{number}.mined") for number in range(len(tasks)))
-    write_records((Record.from_json(row) for part in parts for row in part), output)
-    work.remove()
-    return summaries
+    settings = {**inputs, **asdict(options), "instructions": instructions, **(about or {})}
+    with WorkFolder(output, settings, overwrite=overwrite) as work:
+        tasks = split_tasks(records, work, bar)
+        summaries = []
+        with bar("tasks", len(tasks)) as advance:
+            for number, task_id in enumerate(tasks):
+                if not work.has(f"{number}.mined"):
+                    documents = () if corpus is None else read_corpus(corpus, task_id)
+                    mined, summary = _mine_part(work, number, embedder, options, documents, instructions, device, bar)
+                    work.write(f"{number}.summary", [asdict(summary)])
+                    work.write(f"{number}.mined", (record.to_json() for record in mined))
+                for name in ("records", "queries", "documents"):
+                    work.path(f"{number}.{name}").unlink(missing_ok=True)
+                summaries.append(MiningSummary(**next(work.read(f"{number}.summary"))))
+                advance(1)
+        parts = (work.read(f"{number}.mined") for number in range(len(tasks)))
+        write_records((Record.from_json(row) for part in parts for row in part), output)
+        work.remove()
+        return summaries
 
 
 def split_tasks(records: str | Path, work: WorkFolder, bar: Bar = no_bar) -> list[str | int]:

@@ -108,7 +108,8 @@ def _description(folder: Path, base_model: str | None) -> str:
     shape = encoder_shape(config, folder)
     dimension = dense_shape(modules["Dense"] / "config.json", shape.d_model)[0] if "Dense" in modules else shape.d_model
     dense = f", dense {shape.d_model} to {dimension}" if "Dense" in modules else ""
-    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
+    weights = {path for module in modules.values() for path in module.glob("*.safetensors")}
+    size = sum(path.stat().st_size for path in weights) / 1e6
     origin = ""
     if base_model is not None:
         name = f"[{base_model}](https://huggingface.co/{base_model})" if _on_hub(base_model) else Path(base_model).name
