@@ -43,7 +43,7 @@ DISTIL = TrainingOptions(
 )
 INSTRUCT = replace(DISTIL, learning_rate=3e-4, temperature=0.05, contrastive_weight=0.15, seed=SEED + 1)
 
-SHARE = 0.9
+SHARE = 0.95
 """How far the result is on the way from the second stage's start to its end, unless it is told."""
 AXES_TEXTS = 16_384
 """Texts that a finished model's axes are found by."""
