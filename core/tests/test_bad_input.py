@@ -415,7 +415,7 @@ class TestMemory:
 
     def test_other_errors_are_not_taken_for_it(self, small: Instructor, texts: list[str]) -> None:
         device = self.device(small)
-        device.error = RuntimeError("CUDA error: device-side assert triggered")
+        device.room, device.error = 0, RuntimeError("CUDA error: device-side assert triggered")
         with pytest.raises(RuntimeError, match="device-side assert"):
             small.encode(texts, batch_tokens=5000)
         assert not device.steps

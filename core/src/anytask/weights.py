@@ -109,7 +109,7 @@ def _read_safetensors(path: Path, mapped: bool) -> dict[str, Tensor]:
         names = list(file.keys())
     tensors = {}
     for name in names:
-        with safe_open(path, "pt") as file:
+        with torch.device("cpu"), safe_open(path, "pt") as file:  # older releases follow torch's default
             tensor = file.get_tensor(name)
             stays = name in EMBEDDING_NAMES or (mapped and tensor.dim() == 2)
             tensors[name] = tensor if stays else tensor.clone()
