@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -97,6 +97,7 @@ def reference(plain: ObservedTokenizer, text: str, instruction: str, max_length:
 class TestJoining:
     @settings(max_examples=400, deadline=None)
     @given(text=strings, instruction=strings)
+    @example(text="\u0301éRepresent", instruction="éR")
     def test_any_strings_follow_the_literal_rules(
         self, short: InstructionTokenizer, plain: ObservedTokenizer, text: str, instruction: str
     ) -> None:

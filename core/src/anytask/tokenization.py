@@ -9,6 +9,7 @@ returns a zero vector when nothing is left to pool), the pool is the text's toke
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -158,7 +159,7 @@ class InstructionTokenizer:
         n = len(alone.ids)
         if not n:
             return 0
-        if alone.closed and ids[:n] == alone.ids:
+        if alone.closed and ids[:n] == alone.ids and not joined.composes:
             return n
         encoding = self.tokenizer.encode(joined.string[: self.max_length * CHARACTERS_PER_TOKEN])
         if n < len(ids) and not joined.merges(encoding):
@@ -192,6 +193,15 @@ class _Joined:
         self.text_start = len(self.string) - len(text)
         self.instruction_end = len(instruction.strip())
         self.instruction = alone
+
+    @property
+    def composes(self) -> bool:
+        """Whether normalization may make one character of the instruction's last and the text's first."""
+        first = self.string[self.text_start : self.text_start + 1]
+        if first.isascii():
+            return False
+        head = unicodedata.normalize("NFKC", first)[:1]
+        return unicodedata.category(head).startswith("M") or "\u1160" <= head <= "\u11ff"
 
     def merges(self, encoding: Encoding) -> bool:
         """Whether one token holds characters of both the instruction and the text."""
