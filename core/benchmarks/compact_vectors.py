@@ -21,8 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from anytask import Instructor
-from anytask.evaluation.data import read_rows
-from anytask.evaluation.families import part
+from anytask.evaluation.families import read_retrieval
 from anytask.files.whole import whole_file
 from anytask.precision import Calibration, Matrix, quantize
 from anytask.search import nearest, rescore
@@ -83,18 +82,9 @@ FORMS: dict[str, tuple[Callable[[int], float], Search]] = {
 
 
 def read_set(folder: Path, model: Instructor) -> RetrievalSet:
-    corpus = read_rows(part(folder, "corpus"), ["_id", "text"])
-    places = {row["_id"]: place for place, row in enumerate(corpus)}
-    gains: dict[str, dict[int, float]] = {}
-    for row in read_rows(part(folder, "qrels"), ["qid", "did", "score"]):
-        if row["score"] > 0:
-            gains.setdefault(row["qid"], {})[places[row["did"]]] = float(row["score"])
-    queries = [row for row in read_rows(part(folder, "queries"), ["_id", "text"]) if row["_id"] in gains]
+    texts = read_retrieval(folder)
     return RetrievalSet(
-        folder.name,
-        model.encode_query([row["text"] for row in queries]),
-        model.encode_document([f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]),
-        [gains[row["_id"]] for row in queries],
+        folder.name, model.encode_query(texts.queries), model.encode_document(texts.documents), texts.gains
     )
 
 

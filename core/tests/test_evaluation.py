@@ -29,7 +29,7 @@ from anytask.evaluation import (
     table,
     write_json,
 )
-from anytask.evaluation.data import read_rows
+from anytask.evaluation.data import NUMBER, read_rows
 from anytask.evaluation.embedder import embed
 from anytask.evaluation.families import sample
 from anytask.evaluation.metrics import average_precision, ndcg_at_10
@@ -356,11 +356,11 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(ValueError, match=r"rows.jsonl, line 2: not JSON"):
-        read_rows(path, ["a"])
+        read_rows(path, {"a": NUMBER})
     cut = tmp_path / "rows.jsonl.gz"
     cut.write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:-20])
     with pytest.raises(ValueError, match=r"rows.jsonl.gz: can't be read"):
-        read_rows(cut, ["a"])
+        read_rows(cut, {"a": NUMBER})
 
 
 @pytest.mark.parametrize(

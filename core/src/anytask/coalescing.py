@@ -25,6 +25,7 @@ from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from anytask.places import Places
+from anytask.threads import submit
 
 
 class Sized(Protocol):
@@ -154,7 +155,7 @@ class Coalescer(Generic[Call, Answer]):
             idle = not self._busy
             self._busy = True
         if idle:
-            self._wake_worker()
+            submit(self._worker, self._serve)
 
     def _leave(self, waiting: _Waiting[Call, Answer]) -> None:
         """Take a call out of the queue, if it is still there; its outcome is wanted by nobody."""
@@ -175,16 +176,10 @@ class Coalescer(Generic[Call, Answer]):
             if not others:
                 self._owner = None
         if others:
-            self._wake_worker()
+            submit(self._worker, self._serve)
             with self._lock:
                 if self._owner == thread:
                     self._owner = None
-
-    def _wake_worker(self) -> None:
-        try:
-            self._worker.submit(self._serve)
-        except RuntimeError:  # the interpreter is ending and starts no more work in threads
-            self._serve()
 
     def _serve(self) -> None:
         """Runs for as long as calls are waiting."""

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
+Arguments = TypeVarTuple("Arguments")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -89,14 +90,14 @@ class StepThreads:
             return self._pools[count]
 
 
-def submit(pool: ThreadPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+def submit(pool: ThreadPoolExecutor, work: Callable[[*Arguments], Result], *given: *Arguments) -> Future[Result]:
     """`pool.submit`; at once, in this thread, when the interpreter is ending and the pool takes nothing any more."""
     try:
-        return pool.submit(work, item)
+        return pool.submit(work, *given)
     except RuntimeError:
         future: Future[Result] = Future()
         try:
-            future.set_result(work(item))
+            future.set_result(work(*given))
         except Exception as error:
             future.set_exception(error)
         return future

@@ -61,7 +61,8 @@ class CorpusWork(WorkFolder):
     def _check(self, found: dict[str, Any], given: dict[str, Any]) -> None:
         """Shards made without a bad row are those that leaving bad rows out makes: the rest may be made so."""
         super()._check({**found, "skip_bad": found.get("skip_bad") or given["skip_bad"]}, given)
-        write_json(self.path(SETTINGS), given)
+        if found != given:
+            write_json(self.path(SETTINGS), given)
 
     def check_description(self, description: Mapping[str, Any]) -> None:
         """Whether the finished shards hold what this process makes: a precision may be the device's.

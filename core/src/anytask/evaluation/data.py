@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ class Kind:
     fits: Callable[[Any], bool]
 
 
-ANYTHING = Kind("a value", lambda value: value is not None)
 TEXT = Kind("a string", lambda value: isinstance(value, str))
 OPTIONAL_TEXT = Kind("a string or null", lambda value: isinstance(value, str | None))
 TEXTS = Kind("a list of strings", lambda value: isinstance(value, list) and all(map(TEXT.fits, value)))
@@ -39,17 +38,16 @@ NUMBER = Kind(
 YES_OR_NO = Kind("1 or 0", lambda value: value in (0, 1))
 
 
-def read_rows(path: Path, fields: Mapping[str, Kind] | Sequence[str], unique: str | None = None) -> list[Row]:
+def read_rows(path: Path, fields: Mapping[str, Kind], unique: str | None = None) -> list[Row]:
     """All rows of a `.jsonl` or `.jsonl.gz` file, each a JSON object with at least `fields`.
 
     Args:
-        fields: what each holds; of names alone, anything.
+        fields: what each holds.
         unique: a field that no two rows have the same value of.
 
     Raises:
         ValueError: a line isn't such an object, or there is none; the message names file and line.
     """
-    kinds = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, ANYTHING)
     rows: list[Row] = []
     first: dict[Any, int] = {}
     number = 0
@@ -59,7 +57,7 @@ def read_rows(path: Path, fields: Mapping[str, Kind] | Sequence[str], unique: st
                 if not line.strip():
                     continue
                 row = json.loads(line)
-                if problem := _problem(row, kinds):
+                if problem := _problem(row, fields):
                     raise ValueError(f"{path}, line {number}: {problem}")
                 if unique is not None and first.setdefault(row[unique], number) != number:
                     raise ValueError(

@@ -118,11 +118,23 @@ def classification(embedder: Embedder, path: Path, instructions: Instructions) -
     ]
 
 
-def retrieval(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
-    """Folder of {_id, title?, text} corpus, {_id, text} queries and {qid, did, score} qrels: nDCG@10.
+@dataclass(frozen=True)
+class RetrievalTexts:
+    """What a retrieval task compares.
 
-    A document is its title and text joined by a space. Queries without a relevant document are left out.
+    Attributes:
+        queries: those with a relevant document.
+        documents: each its title and text joined by a space.
+        gains: of each query, its relevant documents' places and scores.
     """
+
+    queries: list[str]
+    documents: list[str]
+    gains: list[dict[int, float]]
+
+
+def read_retrieval(path: Path) -> RetrievalTexts:
+    """A folder of {_id, title?, text} corpus, {_id, text} queries and {qid, did, score} qrels."""
     corpus = read_rows(part(path, "corpus"), {"_id": NAME, "title": OPTIONAL_TEXT, "text": TEXT}, unique="_id")
     if len(corpus) < 2:
         raise ValueError(f"{path}: ranking needs two documents or more, the corpus has {len(corpus)}")
@@ -137,14 +149,19 @@ def retrieval(embedder: Embedder, path: Path, instructions: Instructions) -> lis
     queries = [row for row in asked if row["_id"] in gains]
     if not queries:
         raise ValueError(f"{path}: no query has a relevant document in the qrels")
-    documents = [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]
-    return [
-        metrics.ndcg_at_10(
-            embed(embedder, [row["text"] for row in queries], instructions.query),
-            embed(embedder, documents, instructions.document),
-            [gains[row["_id"]] for row in queries],
-        )
-    ]
+    return RetrievalTexts(
+        [row["text"] for row in queries],
+        [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus],
+        [gains[row["_id"]] for row in queries],
+    )
+
+
+def retrieval(embedder: Embedder, path: Path, instructions: Instructions) -> list[float]:
+    """What `read_retrieval` reads: nDCG@10. Queries without a relevant document are left out."""
+    texts = read_retrieval(path)
+    queries = embed(embedder, texts.queries, instructions.query)
+    documents = embed(embedder, texts.documents, instructions.document)
+    return [metrics.ndcg_at_10(queries, documents, texts.gains)]
 
 
 def part(folder: Path, stem: str) -> Path:

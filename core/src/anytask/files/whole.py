@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PARTIAL = re.compile(r"\.\d+-")
-"""Begins a temporary name: the process's number."""
+PARTIAL = ".[0-9]*-*"
+"""The temporary names, as a pattern: what killed processes leave."""
 
 
 @contextmanager
@@ -26,13 +25,6 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def remove_partials(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder in which nobody writes."""
-    for path in folder.iterdir():
-        if PARTIAL.match(path.name):
-            path.unlink()
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:

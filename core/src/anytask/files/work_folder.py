@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from anytask.files.whole import remove_partials, whole_file, write_json
+from anytask.files.whole import PARTIAL, whole_file, write_json
 
 SETTINGS = ".settings.json"
 """Hidden, as `LOCK` is: a folder of Parquet files may become the output with them in it."""
@@ -56,7 +56,8 @@ class WorkFolder:
         try:
             if self.has(SETTINGS):
                 self._check(json.loads(self.path(SETTINGS).read_text("utf-8")), self._settings)
-                remove_partials(self.folder)
+                for path in self.folder.glob(PARTIAL):
+                    path.unlink()
             elif is_refused:
                 self.remove()  # left by a process that was killed after the output was there
                 raise present

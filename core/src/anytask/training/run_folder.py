@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anytask.files.whole import write_json
+from anytask.files.whole import PARTIAL, write_json
 from anytask.training.report.run_log import EVALUATION, EVENTS, LOG
 from anytask.training.trainer import STATE
 
 WORK = "training"
 """Folder inside the output for what only the run needs: records, log, curves, checkpoints."""
-LEFTOVERS = (".[0-9]*-*", ".best.new", "..best.new-*", ".step-*.new", "..step-*.new-*")
-"""Temporary names: those of `whole_file` first, then of checkpoint folders."""
+LEFTOVERS = (PARTIAL, ".best.new", "..best.new-*", ".step-*.new", "..step-*.new-*")
+"""Temporary names: those of `whole_file`, and of checkpoint folders."""
 DIGEST = re.compile("[0-9a-f]{64}")
 MAY_CHANGE = frozenset({"log_every", "keep"})
 """Options that may differ when a run is resumed."""
@@ -70,5 +70,5 @@ def _remove(path: Path) -> None:
 def remove_leftovers(output: Path) -> None:
     """Remove what a killed process had written half of."""
     patterns = (*LEFTOVERS, f".{glob.escape(output.name)}-????????")
-    for path in [*output.glob(LEFTOVERS[0]), *(path for name in patterns for path in (output / WORK).rglob(name))]:
+    for path in [*output.glob(PARTIAL), *(path for name in patterns for path in (output / WORK).rglob(name))]:
         _remove(path)
