@@ -8,6 +8,7 @@ DATA ?= ../shared/data
 MODEL ?= mini
 
 ADAPTERS := $(wildcard integrations/*/pyproject.toml)
+CORE := core/pyproject.toml core/hatch_build.py $(wildcard core/src/anytask/kernels/*.[ch] core/src/anytask/kernels/building.py)
 EDITABLE := -e "core[train]" $(patsubst %/pyproject.toml,-e %,$(ADAPTERS))
 
 .PHONY: help rag test test-slow check format evaluate evaluate-mini mini medi bench peers matrix clean
@@ -75,12 +76,12 @@ $(BIN)/python:
 		+ "; give another one: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.rag: requirements.lock core/pyproject.toml integrations/chroma/pyproject.toml | $(BIN)/python
+$(VENV)/.rag: requirements.lock $(CORE) integrations/chroma/pyproject.toml | $(BIN)/python
 	@echo "Installing what the example needs (a few minutes, once) ..."
 	@$(PIP) install -q -c requirements.lock -e core -e integrations/chroma pypdf
 	@touch $@
 
-$(VENV)/.test: requirements.lock core/pyproject.toml $(ADAPTERS) | $(BIN)/python
+$(VENV)/.test: requirements.lock $(CORE) $(ADAPTERS) | $(BIN)/python
 	@echo "Installing all packages and their frameworks (a few minutes, once) ..."
 	@$(PIP) install -q -r requirements.lock $(EDITABLE)
 	@touch $@ $(VENV)/.rag

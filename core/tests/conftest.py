@@ -21,6 +21,7 @@ import sentencepiece
 import torch
 from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
+from anytask import kernels
 from anytask.checkpoint import load_checkpoint
 from anytask.tokenization import InstructionTokenizer
 from anytask.training.medi.records import InstructedText, Record
@@ -41,6 +42,14 @@ def sentences() -> list[str]:
     """Real English lines from the manual that comes with Python."""
     lines = [" ".join(line.split()) for topic in pydoc_data.topics.topics.values() for line in topic.split("\n\n")]
     return sorted({line for line in lines if 20 < len(line) < 400})
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "_kernels", lambda: None)
+    elif not kernels.available():
+        pytest.skip("the kernels aren't compiled for this processor")
 
 
 @pytest.fixture(scope="session")

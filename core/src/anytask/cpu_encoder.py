@@ -1,9 +1,8 @@
 """The T5 encoder as it runs on a CPU: the numbers of `anytask.encoder`, for inference alone.
 
 The layers are those of `T5Encoder`; what differs is how little memory they touch. Matrices are packed
-(`anytask.linear`); the norms are one pass for the rows' lengths and one to scale; sums go into the residual stream in
-place. Attention (`anytask.cpu_attention`) is computed in float32 in every precision, which is no slower than bfloat16
-there.
+(`anytask.linear`), norms and activations go into the rows that these read, and sums into the residual stream in place.
+Attention (`anytask.cpu_attention`) is computed in float32 in every precision, which is no slower than bfloat16 there.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor
 
-from anytask.cpu_attention import StepAttention
-from anytask.encoder import LengthGroup, T5Config, relative_position_bucket
+from anytask.cpu_attention import DistanceBias, StepAttention, step_attention
+from anytask.encoder import LengthGroup, T5Config
 from anytask.heap import keep_freed_memory
 from anytask.linear import FloatLinear, Int8Linear, Linear, dequantised, quantised
+from anytask.rms import inverse_rms
 from anytask.weights import SCALE, is_quantised
 
 CPU_DTYPES = (torch.float32, torch.bfloat16, torch.int8)
@@ -45,8 +45,7 @@ class CpuEncoder:
         self._embedding = state.pop("embed_tokens.weight").detach().to(table)  # first: it may be read from its file
         self._position_bias = state.pop("relative_attention_bias.weight").detach().float()
         self._final_gain = state.pop("final_norm.weight").detach().float()
-        self._epsilon = torch.tensor(config.layer_norm_epsilon, dtype=torch.float32, device="cpu")
-        self._bias_by_distance = self._bias_up_to(1)
+        self._bias: DistanceBias | None = None
         self._blocks = [_Block(config, state, f"blocks.{layer}", self.dtype) for layer in range(config.num_layers)]
         keep_freed_memory()
 
@@ -84,30 +83,17 @@ class CpuEncoder:
             [T, d_model] float32, the last layer's normed output.
         """
         with torch.inference_mode():
-            attention = StepAttention(self.config, groups, self._bias_of(max(group.length for group in groups)))
+            attention = step_attention(self.config, groups, self._bias_up_to(max(group.length for group in groups)))
             x = F.embedding(token_ids, self._embedding).float()
             for block in self._blocks:
                 block(x, attention)
-            return x.mul_(_inverse_rms(x, self._epsilon)).mul_(self._final_gain)
+            return x.mul_(inverse_rms(x, self.config.layer_norm_epsilon)).mul_(self._final_gain)
 
-    def _bias_of(self, length: int) -> Tensor:
-        """The relative position bias of all layers, [H, L, L]: a window on the bias of each distance slides along."""
-        by_distance = self._bias_by_distance
-        longest = by_distance.shape[1] // 2 + 1
-        if longest < length:
-            self._bias_by_distance = by_distance = self._bias_up_to(length)
-            longest = length
-        return by_distance[:, longest - length : longest + length - 1].unfold(1, length, 1).flip(1).contiguous()
-
-    def _bias_up_to(self, length: int) -> Tensor:
-        """The bias of each key-minus-query distance in a text, from 1 - length to length - 1, [H, 2 * length - 1]."""
-        config = self.config
-        bucket = relative_position_bucket(
-            torch.arange(1 - length, length, device="cpu"),
-            config.relative_attention_num_buckets,
-            config.relative_attention_max_distance,
-        )
-        return F.embedding(bucket, self._position_bias).t().contiguous()
+    def _bias_up_to(self, length: int) -> DistanceBias:
+        """The relative position bias of texts of up to `length` tokens, the same in all layers."""
+        if self._bias is None or self._bias.longest < length:
+            self._bias = DistanceBias(self.config, self._position_bias, length)
+        return self._bias
 
 
 class _Block:
@@ -115,7 +101,7 @@ class _Block:
 
     def __init__(self, config: T5Config, state: MutableMapping[str, Tensor], name: str, dtype: torch.dtype) -> None:
         self._config = config
-        self._epsilon = torch.tensor(config.layer_norm_epsilon, dtype=torch.float32, device="cpu")
+        self._epsilon = config.layer_norm_epsilon
 
         def gain(norm: str) -> Tensor:
             return state.pop(f"{name}.{norm}.weight").detach().float()
@@ -126,11 +112,7 @@ class _Block:
         self._attention_gain, self._feed_forward_gain = gain("attention_norm"), gain("feed_forward_norm")
         self._qkv = _linear(matrix("attention.qkv"))
         self._o = _linear(matrix("attention.o"))
-        wi = matrix("feed_forward.wi")
-        halves = {key: tensor.chunk(2) for key, tensor in wi.items()} if config.is_gated else {}
-        self._wi = _linear({key: half[0] for key, half in halves.items()} or wi, config.activation)
-        self._gated = _linear({key: half[1] for key, half in halves.items()}) if config.is_gated else None
-        self._wo = _linear(matrix("feed_forward.wo"), follows=None if config.is_gated else config.activation)
+        self._wi, self._gated, self._wo = _feed_forward(config, matrix("feed_forward.wi"), matrix("feed_forward.wo"))
 
     def state(self) -> dict[str, Tensor]:
         state = {
@@ -150,33 +132,19 @@ class _Block:
 
     def __call__(self, x: Tensor, attention: StepAttention) -> None:
         """Add this layer's two parts to x [T, d_model] float32; `attention` is that of the step."""
-        _write(attention.qkv, *self._qkv(x * self._attention_gain, _inverse_rms(x, self._epsilon)))
-        _add(x, *self._o(attention()))
-        normed, factor = x * self._feed_forward_gain, _inverse_rms(x, self._epsilon)
-        _add(x, *self._wo(*self._hidden(normed, factor)))
+        contexts = attention(*self._qkv.normed(x, self._attention_gain, self._epsilon))
+        _add(x, *self._o(contexts))
+        _add(x, *self._wo(*self._hidden(x)))
 
-    def _hidden(self, normed: Tensor, factor: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _hidden(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        hidden = self._wi.normed(x, self._feed_forward_gain, self._epsilon)
         if self._gated is None:
-            return self._wi(normed, factor)
-        gate = _scaled(*self._wi(normed.clone(), factor))
-        return gate.mul_(_scaled(*self._gated(normed, factor))), None
-
-
-def _inverse_rms(x: Tensor, epsilon: Tensor) -> Tensor:
-    """One over the root mean square of each row of x [T, d], [T, 1]."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return torch.addcmul(epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+            return hidden
+        return _scaled(*hidden).mul_(_scaled(*self._gated.normed(x, self._feed_forward_gain, self._epsilon))), None
 
 
 def _scaled(values: Tensor, factor: Tensor | None) -> Tensor:
     return values if factor is None else values.mul_(factor)
-
-
-def _write(x: Tensor, values: Tensor, factor: Tensor | None) -> None:
-    if factor is None:
-        x.copy_(values)
-    else:
-        torch.mul(values, factor, out=x)
 
 
 def _add(x: Tensor, values: Tensor, factor: Tensor | None) -> None:
@@ -194,10 +162,25 @@ def _matrix(state: MutableMapping[str, Tensor], name: str, dtype: torch.dtype) -
     return {"weight": weight.to(dtype)} if scale is None else {"weight": weight, "weight_scale": scale}
 
 
-def _linear(matrix: Mapping[str, Tensor], activation: str | None = None, follows: str | None = None) -> Linear:
+def _linear(matrix: Mapping[str, Tensor], activation: str | None = None) -> Linear:
     if "weight_scale" in matrix:
-        return Int8Linear(matrix["weight"], matrix["weight_scale"], activation, follows)
+        return Int8Linear(matrix["weight"], matrix["weight_scale"], activation)
     return FloatLinear(matrix["weight"], activation)
+
+
+def _feed_forward(
+    config: T5Config, wi: Mapping[str, Tensor], wo: Mapping[str, Tensor]
+) -> tuple[Linear, Linear | None, Linear]:
+    """The matrix before the activation, the one beside it in a gated layer, and the one behind."""
+    activation = config.activation
+    if config.is_gated:
+        gate, other = ({key: tensor.chunk(2)[half] for key, tensor in wi.items()} for half in (0, 1))
+        return _linear(gate, activation), _linear(other), _linear(wo)
+    if "weight_scale" not in wi:
+        return _linear(wi, activation), None, _linear(wo)
+    # the next product's rows are read for their bytes anyway; ReLU costs nothing in the product before
+    first = _linear(wi, "relu" if activation == "relu" else None)
+    return first, None, Int8Linear(wo["weight"], wo["weight_scale"], follows=activation)
 
 
 def float_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,10 +7,10 @@ the operators that torch's compiler emits for linear layers, whose signatures ar
 `onednn::qlinear_pointwise` for integers. Where torch was built without them, or the processor lacks the instructions,
 the same numbers come from `F.linear`; bfloat16 weights are multiplied in float32 there.
 
-A product takes rows x [T, in], float32, and a positive factor for each row [T, 1]; it gives values [T, out], float32
-or bfloat16, and again a factor for each row, or None: the result is values times factor. Integer products leave that
-multiplication to the caller, who often has it for nothing: ReLU, another quantisation and a residual sum take it on
-their way.
+A product takes rows x [T, in], float32, and a positive factor for each row [T, 1], or rows that are to be normed first;
+it gives values [T, out], float32 or bfloat16, and again a factor for each row, or None: the result is values times
+factor. Integer products leave that multiplication to the caller, who often has it for nothing: attention, another
+quantisation and a residual sum take it on their way.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from torch import Tensor
 
 from anytask.encoder import ACTIVATIONS
 from anytask.errors import CheckpointError
+from anytask.rms import inverse_rms
+from anytask.row_codes import LARGEST, SMALLEST_STEP, RowCodes
 
 PACKED_FOR_ROWS = 512
 """Rows that oneDNN's layout is chosen for; others, those of a single text too, are as fast with it as with theirs."""
@@ -34,17 +36,6 @@ FUSED: dict[str | None, tuple[str, str]] = {
     "silu": ("swish", ""),
 }
 """Activations that oneDNN computes within a product: its name and algorithm for ours."""
-LARGEST = 127
-"""Largest magnitude of an int8 weight or activation; -128 is left out, so that both signs reach as far."""
-WHOLE = 1.5 * 2**23
-"""Added to a float32 number between -2^22 and 2^22, it rounds to the next whole number and has that in its low bits."""
-SMALLEST_STEP = 1e-30
-"""Between the levels of a row of zeros, by whose peak nothing could be divided."""
-DEEPEST = {"relu": 0.0, "gelu": 0.17, "gelu_new": 0.1701, "silu": 0.2785}
-"""How far below zero an activation reaches at most, rounded up."""
-CODES_BELOW_ZERO = 32
-"""Of the 256 codes of a row that follows such an activation, those for what lies below zero."""
-
 Rows = tuple[Tensor, Tensor | None]
 
 
@@ -101,22 +92,29 @@ class FloatLinear:
         """See the module; `x` is overwritten. The factor of the result is None."""
         if factor is not None:
             x.mul_(factor)
-        x = x.to(self._computed)
+        return self._product(x.to(self._computed)), None
+
+    def normed(self, x: Tensor, gain: Tensor, epsilon: float) -> Rows:
+        """The product with T5's layer norm of x [T, in], with its gain [in]."""
+        return self(x * gain, inverse_rms(x, epsilon))
+
+    def _product(self, x: Tensor) -> Tensor:
         if self._packed:
             name, algorithm = FUSED[self._activation]
-            return torch.ops.mkldnn._linear_pointwise(x, self._weight, None, name, [], algorithm), None
+            packed: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, name, [], algorithm)
+            return packed
         out = F.linear(x, self._weight)
-        return (out if self._activation is None else ACTIVATIONS[self._activation](out)), None
+        return out if self._activation is None else ACTIVATIONS[self._activation](out)
 
 
 class Int8Linear:
-    """A product of bytes: the matrix quantised by output channel, the rows as they come, each by its own peak.
+    """A product of bytes: the matrix quantised by output channel, the rows as they come (`anytask.row_codes`).
 
     Args:
         weight: [out, in] int8, from -127 to 127.
         weight_scale: [out] float32; the matrix is weight times its channel's scale.
         activation: as for `FloatLinear`.
-        follows: the activation that the rows come from, if they do: hardly any codes are needed below zero then.
+        follows: an activation that the rows are to go through first; but ReLU they have gone through already.
     """
 
     dtype = torch.int8
@@ -126,14 +124,10 @@ class Int8Linear:
     ) -> None:
         self._scale = weight_scale.float().clone()
         self._activation = activation
-        self._is_signed = follows is None
+        self._follows = follows
+        self._codes = RowCodes(follows)
         self._packed = packs_int8()
         self._zeros = torch.zeros(len(weight), dtype=torch.int32, device="cpu")
-        deepest = 0.0 if follows is None else DEEPEST[follows]
-        self._zero_point = LARGEST + 1 if follows is None else CODES_BELOW_ZERO if deepest else 0
-        self._smallest_step = max(deepest / CODES_BELOW_ZERO, SMALLEST_STEP)
-        self._levels = torch.tensor(255.0 - self._zero_point, dtype=torch.float32, device="cpu")
-        self._rounding = torch.tensor(WHOLE + self._zero_point, dtype=torch.float32, device="cpu")
         if self._packed:
             self._weight = torch.ops.onednn.qlinear_prepack(weight, [PACKED_FOR_ROWS, weight.shape[1]])
         else:
@@ -145,32 +139,31 @@ class Int8Linear:
         return {"weight": weight, "weight_scale": self._scale}
 
     def __call__(self, x: Tensor, factor: Tensor | None = None) -> Rows:
-        """See the module; `x` is overwritten."""
-        quantised, step = self._quantised(x)
-        factor = step if factor is None else step.mul_(factor)
+        """See the module; `x` may be overwritten."""
+        if self._follows is not None:
+            return self._result(*self._codes.activated(x, factor))
+        codes, step = self._codes(x)
+        return self._result(codes, step if factor is None else step.mul_(factor))
+
+    def normed(self, x: Tensor, gain: Tensor, epsilon: float) -> Rows:
+        """The product with T5's layer norm of x [T, in], with its gain [in]."""
+        return self._result(*self._codes.normed(x, gain, epsilon))
+
+    def _result(self, codes: Tensor, factor: Tensor) -> Rows:
         fused = self._activation if self._activation == "relu" else None  # the one that doesn't mind the factor
-        out = self._product(quantised, FUSED[fused][0])
+        out = self._product(codes, FUSED[fused][0])
         if self._activation in (None, "relu"):
             return out, factor
         return ACTIVATIONS[self._activation](out.mul_(factor)), None
 
-    def _quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Unsigned bytes [T, in] with the zero at `_zero_point`, and the step between them in each row [T, 1]."""
-        peak = x.amax(-1, keepdim=True)
-        if self._is_signed:
-            peak = torch.maximum(peak, x.amin(-1, keepdim=True).neg_())  # without writing all magnitudes
-        step = peak.div_(self._levels).clamp_min_(self._smallest_step)
-        # the sum's low bits are the whole number; torch converts no floats to uint8 with vector instructions
-        return x.mul_(step.reciprocal()).add_(self._rounding).view(torch.int32).to(torch.uint8), step
-
-    def _product(self, quantised: Tensor, activation: str) -> Tensor:
+    def _product(self, codes: Tensor, activation: str) -> Tensor:
         if self._packed:
             out: Tensor = torch.ops.onednn.qlinear_pointwise(
-                quantised, 1.0, self._zero_point, self._weight, self._scale, self._zeros,
+                codes, 1.0, self._codes.zero, self._weight, self._scale, self._zeros,
                 None, 1.0, 0, torch.float32, activation, [], "",
             )  # fmt: skip
         else:
-            out = F.linear(quantised.float().sub_(self._zero_point), self._weight).mul_(self._scale)
+            out = F.linear(codes.float().sub_(self._codes.zero), self._weight).mul_(self._scale)
             if activation == "relu":
                 out.relu_()
         return out

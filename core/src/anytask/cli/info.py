@@ -59,6 +59,7 @@ def environment_rows() -> list[tuple[str, str]]:
 
     import torch
 
+    from anytask import kernels
     from anytask.hub import bundled_models
 
     required = ("anytask", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy")
@@ -68,6 +69,7 @@ def environment_rows() -> list[tuple[str, str]]:
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         *((name, version_of(name)) for name in (*required, *optional)),
         ("devices", ", ".join([f"cpu ({torch.get_num_threads()} threads)", *cuda])),
+        ("CPU kernels", "compiled" if kernels.available() else "not compiled, which costs speed"),
         ("bundled models", ", ".join(bundled_models()) or "none"),
     ]
 

@@ -1,0 +1,125 @@
+"""Kernels in C for what a CPU encoder does beside its matrix products.
+
+In torch's operators, a row that becomes bytes is read and written six times, and the attention of a short text is
+mostly the price of the call. Installing the package compiles the kernels where there is a C compiler (`building.py`).
+Without them, as on processors other than x86-64, the same numbers come from torch: who calls asks `available()` first.
+
+Each kernel takes contiguous float32 tensors, runs in the caller's thread and lets other Python threads run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from ctypes import c_float, c_long, c_void_p
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from anytask.kernels.building import library
+
+logger = logging.getLogger(__name__)
+
+LANES = 16
+"""Floats that `attend` reads at once, at most."""
+
+
+@cache
+def _kernels() -> ctypes.CDLL | None:
+    if torch.cpu._is_avx512_supported():
+        path = library("x86-64-v4")
+    elif torch.cpu._is_avx2_supported():
+        path = library("x86-64-v3")
+    else:
+        return None
+    if not path.exists():
+        return None
+    try:
+        return bound(ctypes.CDLL(str(path)))
+    except OSError as error:
+        logger.warning("the compiled kernels can't be used, which costs speed: %s", error)
+        return None
+
+
+def bound(kernels: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, with its functions' parameters declared."""
+    codes = (c_float, c_float, c_void_p, c_void_p)
+    kernels.quantise.argtypes = (c_void_p, c_long, c_long, *codes)
+    kernels.quantise_gelu.argtypes = (c_void_p, c_void_p, c_long, c_long, *codes)
+    kernels.quantise_normed.argtypes = (c_void_p, c_void_p, c_float, c_long, c_long, *codes)
+    kernels.attend.argtypes = (*(c_void_p,) * 3, c_long, c_long, c_void_p, *(c_long,) * 3, c_void_p)
+    return kernels
+
+
+def available() -> bool:
+    """Whether the kernels are compiled for this processor."""
+    return _kernels() is not None
+
+
+def _called(name: str, *arguments: object) -> None:
+    kernels = _kernels()
+    assert kernels is not None, "ask available() first"
+    if getattr(kernels, name)(*arguments):
+        raise MemoryError(f"not enough memory for the kernel {name}")
+
+
+def _codes_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty(x.shape, dtype=torch.uint8, device="cpu"), torch.empty(
+        len(x), 1, dtype=torch.float32, device="cpu"
+    )
+
+
+def quantise(x: Tensor, zero: int, smallest_step: float) -> tuple[Tensor, Tensor]:
+    """Rows as bytes.
+
+    Args:
+        x: [T, d].
+        zero: the byte that stands for zero.
+        smallest_step: least distance of two bytes' values.
+
+    Returns:
+        bytes [T, d], and the step between two of them in each row [T, 1]: the row's largest magnitude over 255 - zero.
+    """
+    codes, steps = _codes_of(x)
+    _called("quantise", x.data_ptr(), *x.shape, zero, smallest_step, codes.data_ptr(), steps.data_ptr())
+    return codes, steps
+
+
+def quantise_gelu(x: Tensor, factor: Tensor, zero: int, smallest_step: float) -> tuple[Tensor, Tensor]:
+    """`quantise` of GELU, to 1e-5, of x [T, d] times each row's factor [T, 1]."""
+    codes, steps = _codes_of(x)
+    _called(
+        "quantise_gelu",
+        *(x.data_ptr(), factor.data_ptr(), *x.shape, zero, smallest_step, codes.data_ptr(), steps.data_ptr()),
+    )
+    return codes, steps
+
+
+def quantise_normed(x: Tensor, gain: Tensor, epsilon: float, zero: int, smallest_step: float) -> tuple[Tensor, Tensor]:
+    """`quantise` of T5's layer norm of x [T, d]: over the root mean square, times gain [d]."""
+    codes, steps = _codes_of(x)
+    _called(
+        "quantise_normed",
+        *(x.data_ptr(), gain.data_ptr(), epsilon, *x.shape, zero, smallest_step, codes.data_ptr(), steps.data_ptr()),
+    )
+    return codes, steps
+
+
+def attend(x: Tensor, factor: Tensor | None, bias: Tensor, middle: int, groups: Tensor, out: Tensor) -> None:
+    """Self-attention, unscaled.
+
+    Args:
+        x: [T, 3 * H * K], each row's queries, keys and values.
+        factor: [T, 1], what each row is to be multiplied by, or None.
+        bias: [H, at least middle + the longest text's length + LANES - 1], by the key's distance from the query.
+        middle: the column of distance 0.
+        groups: int64 [groups, 2], how many texts lie side by side and how long each is.
+        out: [T, H * K], the contexts.
+    """
+    heads = len(bias)
+    _called(
+        "attend",
+        *(x.data_ptr(), None if factor is None else factor.data_ptr(), bias.data_ptr(), bias.shape[1], middle),
+        *(groups.data_ptr(), len(groups), heads, out.shape[1] // heads, out.data_ptr()),
+    )

@@ -1,0 +1,69 @@
+/* The widest vectors of the processor that is compiled for, and what both kernels do with them. */
+
+#ifndef ANYTASK_VECTOR_H
+#define ANYTASK_VECTOR_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t whole_vector __attribute__((vector_size(4 * LANES)));
+
+/* Added to a float between -2^22 and 2^22, it rounds to the next whole number and has that in its low bits. */
+static const float WHOLE = 12582912.0f;
+
+INLINE vector load(const float *from) {
+    vector v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+INLINE void store(float *to, vector v) { memcpy(to, &v, sizeof v); }
+
+INLINE vector all(float value) { return (vector){0} + value; }
+
+INLINE vector choose(whole_vector first, vector a, vector b) {
+    return (vector)(((whole_vector)a & first) | ((whole_vector)b & ~first));
+}
+
+INLINE vector larger(vector a, vector b) { return choose(a > b, a, b); }
+
+/* Lanes change places with those so many further on: joined with itself so, a vector is reduced in a few steps. */
+#if LANES == 16
+#define PLACES(by) 0 ^ by, 1 ^ by, 2 ^ by, 3 ^ by, 4 ^ by, 5 ^ by, 6 ^ by, 7 ^ by, \
+    8 ^ by, 9 ^ by, 10 ^ by, 11 ^ by, 12 ^ by, 13 ^ by, 14 ^ by, 15 ^ by
+#else
+#define PLACES(by) 0 ^ by, 1 ^ by, 2 ^ by, 3 ^ by, 4 ^ by, 5 ^ by, 6 ^ by, 7 ^ by
+#endif
+#ifdef __clang__
+#define SWAPPED(v, by) __builtin_shufflevector(v, v, PLACES(by))
+#else
+#define SWAPPED(v, by) __builtin_shuffle(v, (whole_vector){PLACES(by)})
+#endif
+
+INLINE float largest_of(vector v) {
+    if (LANES > 8) v = larger(v, SWAPPED(v, LANES / 2));
+    v = larger(v, SWAPPED(v, 4));
+    v = larger(v, SWAPPED(v, 2));
+    return larger(v, SWAPPED(v, 1))[0];
+}
+
+INLINE float sum_of(vector v) {
+    if (LANES > 8) v += SWAPPED(v, LANES / 2);
+    v += SWAPPED(v, 4);
+    v += SWAPPED(v, 2);
+    v += SWAPPED(v, 1);
+    return v[0];
+}
+
+#endif

@@ -1,0 +1,122 @@
+"""Compiling the kernels, and what they compute on processors with narrower vectors than this one's."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from anytask import kernels
+from anytask.cpu_attention import DistanceBias, step_attention
+from anytask.encoder import LengthGroup, T5Config
+from anytask.kernels import building
+from anytask.row_codes import RowCodes
+
+needs_compiler = pytest.mark.skipif(not kernels.available(), reason="the kernels aren't compiled for this processor")
+CORE = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kernels")
+    building.build(folder)
+    return folder
+
+
+def numbers() -> list[torch.Tensor]:
+    """What every kernel makes of the same rows."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(21 + 2 * 40, 3 * 4 * 24, generator=generator)
+    factor = torch.rand(len(rows), 1, generator=generator) + 0.5
+    config = T5Config(vocab_size=10, d_model=24, d_kv=24, d_ff=32, num_layers=1, num_heads=4)
+    bias = DistanceBias(config, torch.randn(32, 4, generator=generator), 40)
+    attention = step_attention(config, [LengthGroup(0, 1, 21), LengthGroup(21, 2, 40)], bias)
+    plain, normed = RowCodes(), RowCodes().normed(rows.clone(), rows[0], 1e-6)
+    quantised, activated = plain(rows.clone()), RowCodes("gelu").activated(rows.clone(), factor)
+    return [attention(rows.clone(), factor), *(codes * step for codes, step in (quantised, activated, normed))]
+
+
+@needs_compiler
+@pytest.mark.parametrize("level", building.LEVELS)
+def test_processors_of_every_level_get_the_same_numbers(
+    level: str, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if level == "x86-64-v4" and not torch.cpu._is_avx512_supported():
+        pytest.skip("this processor has no AVX-512")
+    found = kernels.bound(ctypes.CDLL(str(building.library(level, built))))
+    monkeypatch.setattr(kernels, "_kernels", lambda: found)
+    compiled = numbers()
+    monkeypatch.setattr(kernels, "_kernels", lambda: None)
+    for ours, theirs in zip(compiled, numbers(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@needs_compiler
+def test_those_of_other_sources_are_not_used_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    building.build(tmp_path)
+    first = set(tmp_path.iterdir())
+    (tmp_path / "other").touch()
+    monkeypatch.setattr(building, "FLAGS", (*building.FLAGS, "-DCHANGED"))
+    assert not building.library("x86-64-v3", tmp_path).exists()
+    again = building.build(tmp_path)
+    assert set(tmp_path.iterdir()) == {*again, tmp_path / "other"}
+    assert not first & set(again)
+
+
+def test_what_a_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho no such option >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(building.platform, "machine", lambda: "x86_64")
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(OSError, match="compiler can't compile the kernels:\nno such option"):
+        building.build(tmp_path)
+    monkeypatch.setenv("CC", "missing-compiler")
+    with pytest.raises(OSError, match="no C compiler; looked for missing-compiler"):
+        building.build(tmp_path)
+    monkeypatch.setattr(building.platform, "machine", lambda: "arm64")
+    with pytest.raises(OSError, match="for x86-64 processors on Linux or macOS"):
+        building.build(tmp_path)
+    assert list(tmp_path.iterdir()) == [compiler]
+
+
+@needs_compiler
+def test_a_library_that_cannot_be_loaded_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"no library")
+    monkeypatch.setattr(kernels, "library", lambda _: broken)
+    assert kernels._kernels.__wrapped__() is None
+    assert "the compiled kernels can't be used, which costs speed: " in caplog.text
+
+
+class TestPackage:
+    def built(self, tmp_path: Path, **environment: str) -> tuple[str, list[str]]:
+        copy = tmp_path / "core"
+        shutil.copytree(CORE, copy, ignore=shutil.ignore_patterns("_kernels-*", "tests", "benchmarks", "models"))
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+        subprocess.run(command, cwd=copy, check=True, capture_output=True, env={**os.environ, **environment})
+        (wheel,) = (tmp_path / "dist").iterdir()
+        return wheel.name, zipfile.ZipFile(wheel).namelist()
+
+    @needs_compiler
+    def test_has_the_kernels(self, tmp_path: Path) -> None:
+        name, files = self.built(tmp_path)
+        assert "-py3-none-" in name
+        assert not name.endswith("-any.whl")
+        compiled = [Path(file).name for file in files if "_kernels-" in file]
+        assert sorted(compiled) == sorted(building.library(level).name for level in building.LEVELS)
+
+    def test_works_without_a_compiler(self, tmp_path: Path) -> None:
+        name, files = self.built(tmp_path, CC="missing-compiler")
+        assert name.endswith("-py3-none-any.whl")
+        assert not any("_kernels-" in file for file in files)
+        assert "anytask/kernels/rows.c" in files
