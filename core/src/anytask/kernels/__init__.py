@@ -1,10 +1,11 @@
 """Kernels in C for what a CPU encoder does beside its matrix products.
 
 In torch's operators, a row that becomes bytes is read and written six times, and the attention of a short text is
-mostly the price of the call. Installing the package compiles the kernels where there is a C compiler (`building.py`).
-Without them, as on processors other than x86-64, the same numbers come from torch: who calls asks `available()` first.
+mostly the price of the call. Installing the package compiles the kernels where there is GCC (`building.py`). Without
+them, as on processors other than x86-64, the same numbers come from torch: who calls asks `available()` first.
 
-Each kernel takes contiguous float32 tensors, runs in the caller's thread and lets other Python threads run.
+Each kernel takes contiguous float32 tensors, lets other Python threads run, and uses as many threads as torch's
+operators would, which are torch's.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ struct room {
 INLINE long rounded_up(long count) { return (count + LANES - 1) / LANES * LANES; }
 
 /* One head of one text: x points to its first query. */
-INLINE void attend_one(
+static void attend_one(
     const float *x, long stride, const float *factors, const float *bias, long length, long inner, long width,
     struct room room, float *out
 ) {
@@ -139,26 +139,37 @@ EXPORT int attend(
         if (groups[2 * group + 1] > longest) longest = groups[2 * group + 1];
     const long keys = rounded_up(longest);
     const size_t floats = width * keys + longest * columns + QUERIES * (keys + columns);
-    float *memory = aligned_alloc(sizeof(vector), floats * sizeof *memory); /* a multiple of it, as all parts are */
-    if (!memory) return -1;
-    memset(memory, 0, floats * sizeof *memory);
-    struct room room = {memory};
-    room.v = room.k + width * keys;
-    room.scores = room.v + longest * columns;
-    room.context = room.scores + QUERIES * keys;
-    for (long group = 0; group < group_count; group++) {
-        const long length = groups[2 * group + 1];
-        for (long text = 0; text < groups[2 * group]; text++) {
-            for (long head = 0; head < heads; head++)
-                attend_one(
-                    x + head * width, 3 * inner, factors, bias + head * bias_stride + middle, length, inner, width,
-                    room, out + head * width
-                );
-            x += length * 3 * inner;
-            out += length * inner;
-            if (factors) factors += length;
+    int failed = 0;
+#pragma omp parallel if (longest * longest * heads > WORTH_SHARING)
+    {
+        float *memory = aligned_alloc(sizeof(vector), floats * sizeof *memory); /* a multiple, as all parts are */
+        struct room room = {memory};
+        if (memory) {
+            memset(memory, 0, floats * sizeof *memory);
+            room.v = room.k + width * keys;
+            room.scores = room.v + longest * columns;
+            room.context = room.scores + QUERIES * keys;
+        } else {
+#pragma omp atomic write
+            failed = -1;
         }
+        long start = 0;
+        for (long group = 0; group < group_count; group++) {
+            const long texts = groups[2 * group], length = groups[2 * group + 1];
+#pragma omp for collapse(2) nowait
+            for (long text = 0; text < texts; text++)
+                for (long head = 0; head < heads; head++) {
+                    const long row = start + text * length;
+                    if (memory)
+                        attend_one(
+                            x + row * 3 * inner + head * width, 3 * inner, factors ? factors + row : 0,
+                            bias + head * bias_stride + middle, length, inner, width, room,
+                            out + row * inner + head * width
+                        );
+                }
+            start += texts * length;
+        }
+        free(memory);
     }
-    free(memory);
-    return 0;
+    return failed;
 }

@@ -19,14 +19,16 @@ HEADERS = ("vector.h",)
 LEVELS = ("x86-64-v4", "x86-64-v3")
 """The processors that are compiled for: with AVX-512, and with AVX2 and FMA."""
 FLAGS = (
-    *("-std=gnu11", "-O3", "-mprefer-vector-width=512", "-fopenmp-simd", "-ffp-contract=fast"),
+    *("-std=gnu11", "-O3", "-mprefer-vector-width=512", "-fopenmp", "-ffp-contract=fast"),
     *("-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", "-shared", "-Wall", "-Wno-psabi"),
 )
+LIBRARIES = ("-nodefaultlibs", "-lm", "-lc")
+"""Without OpenMP's, so that its functions are those which torch has loaded for all: its threads, not others."""
 
 
 def library(level: str, folder: Path = FOLDER) -> Path:
     """Where the kernels for a level are, if they are compiled: its name tells the sources' digest."""
-    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    digest = hashlib.sha256(" ".join(FLAGS + LIBRARIES).encode())
     for name in (*SOURCES, *HEADERS):
         digest.update((FOLDER / name).read_bytes())
     return folder / f"_kernels-{level}-{digest.hexdigest()[:12]}.so"
@@ -35,21 +37,21 @@ def library(level: str, folder: Path = FOLDER) -> Path:
 def build(folder: Path = FOLDER) -> list[Path]:
     """Compile the kernels for each of `LEVELS` into `folder` and remove those of other sources from it.
 
-    The compiler is `CC`, or `cc`, `gcc` or `clang`.
+    The compiler is `CC`, `gcc` or `cc`.
 
     Raises:
         OSError: this system's processors aren't compiled for, there is no compiler, or it fails; says what it said.
     """
-    if os.name != "posix" or platform.machine() not in ("x86_64", "AMD64"):
-        raise OSError(f"the kernels are for x86-64 processors on Linux or macOS, not {platform.platform()}")
-    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise OSError(f"the kernels are for Linux on x86-64 processors, not {platform.platform()}")
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "cc"]
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise OSError(f"no C compiler; looked for {', '.join(names)}")
     libraries = [library(level, folder) for level in LEVELS]
     for level, path in zip(LEVELS, libraries, strict=True):
         partial = path.with_name(f".{os.getpid()}-{path.name}")
-        command = [compiler, f"-march={level}", *FLAGS, *SOURCES, "-o", str(partial), "-lm"]
+        command = [compiler, f"-march={level}", *FLAGS, *SOURCES, "-o", str(partial), *LIBRARIES]
         done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)
         if done.returncode:
             partial.unlink(missing_ok=True)

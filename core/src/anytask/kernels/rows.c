@@ -4,21 +4,41 @@
 
 #include "vector.h"
 
-/* `poison` is zero times every value: nothing, unless one isn't finite, which a peak may not show. */
-INLINE float step_of(float peak, float poison, float zero, float smallest_step) {
-    float step = peak / (255 - zero);
-    return (step > smallest_step ? step : smallest_step) + poison;
+/* What a row's bytes are made by. */
+struct codes {
+    float zero, smallest_step;
+    uint8_t *bytes;
+    float *steps;
+};
+
+/* The step of a row with this peak; `poison` is zero times every value: nothing, unless one isn't finite, which the
+   peak may not show. */
+INLINE float step_of(struct codes codes, float peak, float poison) {
+    float step = peak / (255 - codes.zero);
+    return (step > codes.smallest_step ? step : codes.smallest_step) + poison;
 }
 
-INLINE void write_codes(const float *restrict x, long width, float step, float zero, uint8_t *restrict codes) {
+INLINE void write_bytes(const float *restrict x, long width, float step, float zero, uint8_t *restrict bytes) {
     float steps_in_one = 1 / step;
 #pragma omp simd
     for (long i = 0; i < width; i++) {
         float sum = x[i] * steps_in_one + (WHOLE + zero);
         int32_t bits;
         memcpy(&bits, &sum, sizeof bits);
-        codes[i] = (uint8_t)bits;
+        bytes[i] = (uint8_t)bits;
     }
+}
+
+static void quantise_row(const float *restrict x, long row, long width, struct codes codes) {
+    float peak = 0, poison = 0;
+#pragma omp simd reduction(max : peak) reduction(+ : poison)
+    for (long i = 0; i < width; i++) {
+        float size = fabsf(x[i]);
+        poison += 0 * size;
+        peak = size > peak ? size : peak;
+    }
+    codes.steps[row] = step_of(codes, peak, poison);
+    write_bytes(x, width, codes.steps[row], codes.zero, codes.bytes + row * width);
 }
 
 /* 0.5 x (1 + erf(x / sqrt 2)), to 1e-5 or 1e-6 of x: erf(z) = z p(z^2) up to z = 3.5, a least-maximum fit, and as
@@ -44,69 +64,77 @@ INLINE float gelu(float x) {
     return 0.5f * x + 0.5f * x * z * p;
 }
 
-/* x [rows, width] to codes, and each row's step. */
-EXPORT int quantise(
-    const float *restrict x, long rows, long width, float zero, float smallest_step,
-    uint8_t *restrict codes, float *restrict steps
+static void quantise_gelu_row(
+    const float *restrict x, float factor, long row, long width, struct codes codes, float *restrict activated
 ) {
-    for (long row = 0; row < rows; row++, x += width, codes += width) {
-        float peak = 0, poison = 0;
+    float peak = 0, poison = 0;
 #pragma omp simd reduction(max : peak) reduction(+ : poison)
-        for (long i = 0; i < width; i++) {
-            float size = fabsf(x[i]);
-            poison += 0 * size;
-            peak = size > peak ? size : peak;
-        }
-        steps[row] = step_of(peak, poison, zero, smallest_step);
-        write_codes(x, width, steps[row], zero, codes);
+    for (long i = 0; i < width; i++) {
+        float value = gelu(x[i] * factor);
+        activated[i] = value;
+        poison += 0 * value;
+        peak = value > peak ? value : peak;
     }
+    codes.steps[row] = step_of(codes, peak, poison);
+    write_bytes(activated, width, codes.steps[row], codes.zero, codes.bytes + row * width);
+}
+
+/* The root mean square divides the step, not the values. */
+static void quantise_normed_row(
+    const float *restrict x, const float *restrict gain, float epsilon, long row, long width, struct codes codes,
+    float *restrict gained
+) {
+    float peak = 0, poison = 0, squares = 0;
+#pragma omp simd reduction(max : peak) reduction(+ : poison, squares)
+    for (long i = 0; i < width; i++) {
+        squares += x[i] * x[i];
+        float value = x[i] * gain[i], size = fabsf(value);
+        gained[i] = value;
+        poison += 0 * value;
+        peak = size > peak ? size : peak;
+    }
+    float step = step_of(codes, peak, poison);
+    write_bytes(gained, width, step, codes.zero, codes.bytes + row * width);
+    codes.steps[row] = step / sqrtf(squares / width + epsilon);
+}
+
+/* x [rows, width] to bytes, and each row's step. */
+EXPORT int quantise(
+    const float *x, long rows, long width, float zero, float smallest_step, uint8_t *bytes, float *steps
+) {
+    struct codes codes = {zero, smallest_step, bytes, steps};
+#pragma omp parallel for if (rows * width > WORTH_SHARING)
+    for (long row = 0; row < rows; row++) quantise_row(x + row * width, row, width, codes);
     return 0;
 }
+
+/* Of each thread, `room` for a row, around the rows' loop in which it is used. */
+#define WITH_ROOM(rows, width, loop)                                  \
+    int failed = 0;                                                   \
+    _Pragma("omp parallel if ((rows) * (width) > WORTH_SHARING)") {   \
+        float *room = malloc((width) * sizeof *room);                 \
+        if (!room) _Pragma("omp atomic write") failed = -1;           \
+        _Pragma("omp for") for (long row = 0; row < (rows); row++) {  \
+            if (room) loop;                                           \
+        }                                                             \
+        free(room);                                                   \
+    }                                                                 \
+    return failed;
 
 /* GELU of x [rows, width] times each row's factor. */
 EXPORT int quantise_gelu(
-    const float *restrict x, const float *restrict factors, long rows, long width, float zero, float smallest_step,
-    uint8_t *restrict codes, float *restrict steps
+    const float *x, const float *factors, long rows, long width, float zero, float smallest_step,
+    uint8_t *bytes, float *steps
 ) {
-    float *activated = malloc(width * sizeof *activated);
-    if (!activated) return -1;
-    for (long row = 0; row < rows; row++, x += width, codes += width) {
-        float peak = 0, poison = 0, factor = factors[row];
-#pragma omp simd reduction(max : peak) reduction(+ : poison)
-        for (long i = 0; i < width; i++) {
-            float value = gelu(x[i] * factor);
-            activated[i] = value;
-            poison += 0 * value;
-            peak = value > peak ? value : peak;
-        }
-        steps[row] = step_of(peak, poison, zero, smallest_step);
-        write_codes(activated, width, steps[row], zero, codes);
-    }
-    free(activated);
-    return 0;
+    struct codes codes = {zero, smallest_step, bytes, steps};
+    WITH_ROOM(rows, width, quantise_gelu_row(x + row * width, factors[row], row, width, codes, room))
 }
 
-/* T5's layer norm of x [rows, width] with its gain [width]: the root mean square divides the step, not the values. */
+/* T5's layer norm of x [rows, width] with its gain [width]. */
 EXPORT int quantise_normed(
-    const float *restrict x, const float *restrict gain, float epsilon, long rows, long width,
-    float zero, float smallest_step, uint8_t *restrict codes, float *restrict steps
+    const float *x, const float *gain, float epsilon, long rows, long width, float zero, float smallest_step,
+    uint8_t *bytes, float *steps
 ) {
-    float *gained = malloc(width * sizeof *gained);
-    if (!gained) return -1;
-    for (long row = 0; row < rows; row++, x += width, codes += width) {
-        float peak = 0, poison = 0, squares = 0;
-#pragma omp simd reduction(max : peak) reduction(+ : poison, squares)
-        for (long i = 0; i < width; i++) {
-            squares += x[i] * x[i];
-            float value = x[i] * gain[i], size = fabsf(value);
-            gained[i] = value;
-            poison += 0 * value;
-            peak = size > peak ? size : peak;
-        }
-        float step = step_of(peak, poison, zero, smallest_step);
-        write_codes(gained, width, step, zero, codes);
-        steps[row] = step / sqrtf(squares / width + epsilon);
-    }
-    free(gained);
-    return 0;
+    struct codes codes = {zero, smallest_step, bytes, steps};
+    WITH_ROOM(rows, width, quantise_normed_row(x + row * width, gain, epsilon, row, width, codes, room))
 }

@@ -13,6 +13,13 @@
 #define LANES 8
 #endif
 
+#ifdef __clang__
+#error "GCC is needed: its OpenMP is torch's"
+#endif
+
+/* Elements from which on a loop is shared among OpenMP's threads, as in torch. */
+#define WORTH_SHARING 32768
+
 #define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -45,11 +52,7 @@ INLINE vector larger(vector a, vector b) { return choose(a > b, a, b); }
 #else
 #define PLACES(by) 0 ^ by, 1 ^ by, 2 ^ by, 3 ^ by, 4 ^ by, 5 ^ by, 6 ^ by, 7 ^ by
 #endif
-#ifdef __clang__
-#define SWAPPED(v, by) __builtin_shufflevector(v, v, PLACES(by))
-#else
 #define SWAPPED(v, by) __builtin_shuffle(v, (whole_vector){PLACES(by)})
-#endif
 
 INLINE float largest_of(vector v) {
     if (LANES > 8) v = larger(v, SWAPPED(v, LANES / 2));
