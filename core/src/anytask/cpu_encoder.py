@@ -91,9 +91,10 @@ class CpuEncoder:
 
     def _bias_up_to(self, length: int) -> DistanceBias:
         """The relative position bias of texts of up to `length` tokens, the same in all layers."""
-        if self._bias is None or self._bias.longest < length:
-            self._bias = DistanceBias(self.config, self._position_bias, length)
-        return self._bias
+        bias = self._bias
+        if bias is None or bias.longest < length:
+            self._bias = bias = DistanceBias(self.config, self._position_bias, length)
+        return bias  # not what another thread may have put there meanwhile
 
 
 class _Block:

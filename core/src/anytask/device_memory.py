@@ -6,8 +6,8 @@ import torch
 
 from anytask.encoder import T5Config, T5Encoder
 
-CPU_ACTIVATION = 1 << 20
-"""Elements of a step's largest activation on a CPU; larger ones leave the cache, and each thread has its own."""
+CPU_ACTIVATION = 3 << 20
+"""Elements of a step's largest activation on a CPU; each thread has its own."""
 CPU_BATCH_TOKENS = 256, 1024
 """Fewest and most tokens of a step on a CPU, in between which the speed hardly depends on their number."""
 GPU_BATCH_TOKENS = 1024, 65_536
