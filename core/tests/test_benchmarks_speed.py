@@ -100,3 +100,28 @@ def test_a_rival_that_runs_out_of_gpu_memory(module: Any, monkeypatch: pytest.Mo
         assert used[-1] in (32, 128)
     else:
         assert encode is None
+
+
+def test_kernels_are_left_out_and_come_back(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from anytask import kernels
+
+    if not kernels.available():
+        pytest.skip("the kernels aren't compiled for this processor")
+    benchmark = module("without_kernels")
+    seen = []
+    work = benchmark.in_way(benchmark.WITHOUT, lambda: seen.append(kernels.available()))
+    work()
+    benchmark.in_way(benchmark.WITH, lambda: seen.append(kernels.available()))()
+    assert seen == [False, True]
+    assert kernels.available()
+    monkeypatch.setattr(benchmark, "OUTPUT", tmp_path)
+    arguments = ["without_kernels.py", "--model", "mini", "--dtype", "int8", "--threads", "1", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    threads = torch.get_num_threads()
+    benchmark.main()
+    torch.set_num_threads(threads)
+    rows = json.loads((tmp_path / "without-kernels.json").read_text("utf-8"))["rows"]
+    assert [row["workload"] for row in rows] == ["short texts", "passages", "one query"]
+    assert "times as fast" in capsys.readouterr().out

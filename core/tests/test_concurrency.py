@@ -247,7 +247,7 @@ class TestAsyncio:
         assert not caplog.records
 
     async def test_calls_are_served_in_the_order_of_their_arrival(self, folder: Path) -> None:
-        watched = Watched(folder, step_tokens=6)  # runs of 12 such calls
+        watched = Watched(folder, step_tokens=6)  # runs of 18 such calls
         watched.hold()
         calls = []
         for place in range(60):
@@ -256,7 +256,7 @@ class TestAsyncio:
         watched.release()
         await asyncio.gather(*calls)
         assert [text for run in watched.runs for text in run] == [f"call {place}" for place in range(60)]
-        assert [len(run) for run in watched.runs] == [1, 12, 12, 12, 12, 11]
+        assert [len(run) for run in watched.runs] == [1, 18, 18, 18, 5]
 
     async def test_a_small_call_need_not_wait_for_all_of_a_large_one(
         self, folder: Path, texts: list[str], expected: Any

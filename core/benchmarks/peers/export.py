@@ -7,8 +7,10 @@ padding). Output: "vectors" [B, dimension], not normalised. For encoders with re
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -125,11 +127,23 @@ def export(folder: Path, path: Path) -> None:
 
 
 def exported(folder: Path) -> Path:
-    """The graph beside the checkpoint, written when first asked for."""
+    """The graph of a checkpoint, written when first asked for."""
     path = Path("build/peers") / f"{folder.name}.onnx"
     if not path.exists():
-        export(folder, path)
+        with whole(path) as partial:
+            export(folder, partial)
     return path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name for a file that other peers' processes may be writing too."""
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Batches:

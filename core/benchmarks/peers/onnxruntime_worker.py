@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from export import Batches, Floats, exported
+from export import Batches, Floats, exported, whole
 from serve import Embed, serve
 
 
@@ -17,7 +17,8 @@ def quantised(folder: Path) -> Path:
     if not path.exists():
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        quantize_dynamic(exported(folder), path, per_channel=True, weight_type=QuantType.QInt8)
+        with whole(path) as partial:
+            quantize_dynamic(exported(folder), partial, per_channel=True, weight_type=QuantType.QInt8)
     return path
 
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 CHARACTERS_PER_TOKEN = 4
 """About as many as English has; calls are sized by them before they are tokenized."""
-RUN_STEPS = 4
+RUN_STEPS = 6
 """Most steps of a shared run: enough for long and short texts to find company of their length."""
-PART_STEPS = 2
+PART_STEPS = 3
 """Steps of a large asynchronous call between which other calls get their turn."""
 QUEUE_RUNS = 8
 """Runs whose calls may wait in the queue; further callers wait at its door."""

@@ -8,8 +8,8 @@ from anytask.encoder import T5Config, T5Encoder
 
 CPU_ACTIVATION = 3 << 20
 """Elements of a step's largest activation on a CPU; each thread has its own."""
-CPU_BATCH_TOKENS = 256, 1024
-"""Fewest and most tokens of a step on a CPU, in between which the speed hardly depends on their number."""
+CPU_BATCH_TOKENS = 256, 704
+"""Fewest and most tokens of a step on a CPU. Larger ones are hardly faster, and a call is shared less evenly."""
 GPU_BATCH_TOKENS = 1024, 65_536
 """Fewest and most tokens of a step elsewhere: matrices of more rows aren't multiplied faster."""
 UNKNOWN_GPU_BATCH_TOKENS = 16_384

@@ -1,0 +1,98 @@
+"""What the compiled kernels save: the same model with them and with torch's operators alone, in turns.
+
+    python core/benchmarks/without_kernels.py [--model mini base | FOLDER ...] [--dtype int8 ...] [--threads 1 2]
+
+The ratio is the median over the rounds, by the clock. Writes build/bench/without-kernels.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import torch
+from machine import describe
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rivals import DTYPES, OUTPUT, model_folder
+from texts import INSTRUCTION, PASSAGES, SHORT, workloads
+from timing import in_turns, median_ratio
+
+from anytask import Instructor, kernels
+
+WITH, WITHOUT = "kernels", "torch alone"
+QUERY, QUERIES = "one query", 10
+
+
+def in_way(way: str, work: Callable[[], object]) -> Callable[[], None]:
+    """`work` with or without the kernels."""
+    compiled = kernels._kernels
+
+    def run() -> None:
+        kernels._kernels = compiled if way == WITH else lambda: None  # type: ignore[assignment]
+        try:
+            work()
+        finally:
+            kernels._kernels = compiled
+
+    return run
+
+
+def works_of(model: Instructor) -> dict[str, Callable[[], object]]:
+    """Each workload as a call."""
+    texts = workloads(64)
+
+    def queries() -> None:
+        for text in texts[SHORT][:QUERIES]:
+            model.encode([text], INSTRUCTION)
+
+    return {
+        SHORT: lambda: model.encode(texts[SHORT], INSTRUCTION),
+        PASSAGES: lambda: model.encode(texts[PASSAGES][:16], INSTRUCTION),
+        QUERY: queries,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", default=["mini", "base"])
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32", "int8"])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    if not kernels.available():
+        raise SystemExit("no kernels for this processor; python core/src/anytask/kernels/building.py says why")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    cells = list(product(arguments.model, arguments.dtype, arguments.threads))
+    table = Table("model", "precision", "threads", "workload", WITHOUT, WITH, "times as fast", title=describe())
+    rows = []
+    with Progress() as progress:
+        task = progress.add_task("measuring", total=len(cells) * 3 * 2 * (arguments.rounds + 1))
+        for name, dtype, threads in cells:
+            torch.set_num_threads(threads)
+            model = Instructor.from_pretrained(model_folder(name), device="cpu", dtype=dtype)
+            for workload, work in works_of(model).items():
+                ways = {way: in_way(way, work) for way in (WITHOUT, WITH)}
+                times = in_turns(ways, arguments.rounds + 1, lambda: progress.advance(task))
+                warm = {way: seconds[1:] for way, seconds in times.items()}
+                ratio = median_ratio(warm[WITHOUT], warm[WITH])
+                each = QUERIES if workload == QUERY else 1
+                milliseconds = {way: statistics.median(seconds) * 1000 / each for way, seconds in warm.items()}
+                rows.append(
+                    {"model": Path(name).name, "dtype": dtype, "threads": threads, "workload": workload}
+                    | {"milliseconds": milliseconds, "ratio": ratio}
+                )
+                shown = (f"{milliseconds[way]:.1f} ms" for way in (WITHOUT, WITH))
+                table.add_row(Path(name).name, dtype, str(threads), workload, *shown, f"{ratio:.2f}")
+    Console(width=max(Console().width, 100)).print(table)
+    path = OUTPUT / "without-kernels.json"
+    path.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
