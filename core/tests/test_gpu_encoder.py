@@ -290,11 +290,11 @@ class TestStepSize:
         assert self.tokens(monkeypatch, 1 << 40, self.BASE, torch.bfloat16) == 65_536
         assert self.tokens(monkeypatch, None, self.BASE, torch.bfloat16) == 16_384
 
-    def test_on_a_cpu_it_follows_the_cache(self) -> None:
+    def test_on_a_cpu_it_follows_the_widest_activation(self) -> None:
         sizes = [
             device_memory.batch_tokens(config, torch.device("cpu"), torch.float32) for config in (self.BASE, self.XL)
         ]
-        assert sizes == [341, 256]
+        assert sizes == [704, 256]
 
     @pytest.mark.parametrize(
         ("error", "expected"),
