@@ -31,13 +31,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rivals import DTYPES, OUTPUT, PEER, RIVALS, Worker, matrix_ceiling, model_folder
-from texts import INSTRUCTION, PASSAGES, SHORT, workloads
+from texts import INSTRUCTION, PASSAGES, QUERY, SHORT, workloads
 from timing import CLOCKS, median_ratio
 
 from anytask.checkpoint import load_checkpoint
 from anytask.tokenization import InstructionTokenizer
 
-QUERY = "one query"
 WORKLOADS = (SHORT, PASSAGES, QUERY)
 COMPARED = 32
 """Texts whose vectors are compared, in a call that also warms up."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 INSTRUCTION = "Represent the Python documentation for retrieval: "
-SHORT, PASSAGES = "short texts", "passages"
+SHORT, PASSAGES, QUERY = "short texts", "passages", "one query"
 
 
 def docstrings() -> list[str]:

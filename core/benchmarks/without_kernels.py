@@ -11,8 +11,10 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from machine import describe
@@ -20,27 +22,18 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rivals import DTYPES, OUTPUT, model_folder
-from texts import INSTRUCTION, PASSAGES, SHORT, workloads
+from texts import INSTRUCTION, PASSAGES, QUERY, SHORT, workloads
 from timing import in_turns, median_ratio
 
 from anytask import Instructor, kernels
 
 WITH, WITHOUT = "kernels", "torch alone"
-QUERY, QUERIES = "one query", 10
+QUERIES = 10
 
 
-def in_way(way: str, work: Callable[[], object]) -> Callable[[], None]:
-    """`work` with or without the kernels."""
-    compiled = kernels._kernels
-
-    def run() -> None:
-        kernels._kernels = compiled if way == WITH else lambda: None  # type: ignore[assignment]
-        try:
-            work()
-        finally:
-            kernels._kernels = compiled
-
-    return run
+def without_kernels(work: Callable[[], object]) -> None:
+    with patch.object(kernels, "_kernels", lambda: None):
+        work()
 
 
 def works_of(model: Instructor) -> dict[str, Callable[[], object]]:
@@ -77,7 +70,7 @@ def main() -> None:
             torch.set_num_threads(threads)
             model = Instructor.from_pretrained(model_folder(name), device="cpu", dtype=dtype)
             for workload, work in works_of(model).items():
-                ways = {way: in_way(way, work) for way in (WITHOUT, WITH)}
+                ways = {WITHOUT: partial(without_kernels, work), WITH: work}
                 times = in_turns(ways, arguments.rounds + 1, lambda: progress.advance(task))
                 warm = {way: seconds[1:] for way, seconds in times.items()}
                 ratio = median_ratio(warm[WITHOUT], warm[WITH])
@@ -87,7 +80,7 @@ def main() -> None:
                     {"model": Path(name).name, "dtype": dtype, "threads": threads, "workload": workload}
                     | {"milliseconds": milliseconds, "ratio": ratio}
                 )
-                shown = (f"{milliseconds[way]:.1f} ms" for way in (WITHOUT, WITH))
+                shown = (f"{milliseconds[way]:.1f} ms" for way in ways)
                 table.add_row(Path(name).name, dtype, str(threads), workload, *shown, f"{ratio:.2f}")
     Console(width=max(Console().width, 100)).print(table)
     path = OUTPUT / "without-kernels.json"

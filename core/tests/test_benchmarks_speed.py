@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from anytask import Instructor
+from anytask import Instructor, kernels
 from anytask.hub import resolve
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -105,17 +105,13 @@ def test_a_rival_that_runs_out_of_gpu_memory(module: Any, monkeypatch: pytest.Mo
 def test_kernels_are_left_out_and_come_back(
     module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from anytask import kernels
-
     if not kernels.available():
         pytest.skip("the kernels aren't compiled for this processor")
     benchmark = module("without_kernels")
     seen = []
-    work = benchmark.in_way(benchmark.WITHOUT, lambda: seen.append(kernels.available()))
-    work()
-    benchmark.in_way(benchmark.WITH, lambda: seen.append(kernels.available()))()
+    benchmark.without_kernels(lambda: seen.append(kernels.available()))
+    seen.append(kernels.available())
     assert seen == [False, True]
-    assert kernels.available()
     monkeypatch.setattr(benchmark, "OUTPUT", tmp_path)
     arguments = ["without_kernels.py", "--model", "mini", "--dtype", "int8", "--threads", "1", "--rounds", "1"]
     monkeypatch.setattr(sys, "argv", arguments)

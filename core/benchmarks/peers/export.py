@@ -7,10 +7,8 @@ padding). Output: "vectors" [B, dimension], not normalised. For encoders with re
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,9 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "src" / "anytask" / "files"))  # peers don't have the package
 from texts import INSTRUCTION
+from whole import whole_file
 
 LONGEST = 512
 STEP_TOKENS = 1024
@@ -130,20 +130,9 @@ def exported(folder: Path) -> Path:
     """The graph of a checkpoint, written when first asked for."""
     path = Path("build/peers") / f"{folder.name}.onnx"
     if not path.exists():
-        with whole(path) as partial:
+        with whole_file(path) as partial:
             export(folder, partial)
     return path
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name for a file that other peers' processes may be writing too."""
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class Batches:

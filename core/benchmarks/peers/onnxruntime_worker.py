@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from export import Batches, Floats, exported, whole
+from export import Batches, Floats, exported, whole_file
 from serve import Embed, serve
 
 
@@ -17,7 +17,7 @@ def quantised(folder: Path) -> Path:
     if not path.exists():
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        with whole(path) as partial:
+        with whole_file(path) as partial:
             quantize_dynamic(exported(folder), partial, per_channel=True, weight_type=QuantType.QInt8)
     return path
 

@@ -101,7 +101,6 @@ class _Block:
     """One layer: self-attention, then feed-forward, each added to the residual stream."""
 
     def __init__(self, config: T5Config, state: MutableMapping[str, Tensor], name: str, dtype: torch.dtype) -> None:
-        self._config = config
         self._epsilon = config.layer_norm_epsilon
 
         def gain(norm: str) -> Tensor:

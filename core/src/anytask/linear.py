@@ -124,7 +124,6 @@ class Int8Linear:
     ) -> None:
         self._scale = weight_scale.float().clone()
         self._activation = activation
-        self._follows = follows
         self._codes = RowCodes(follows)
         self._packed = packs_int8()
         self._zeros = torch.zeros(len(weight), dtype=torch.int32, device="cpu")
@@ -140,10 +139,7 @@ class Int8Linear:
 
     def __call__(self, x: Tensor, factor: Tensor | None = None) -> Rows:
         """See the module; `x` may be overwritten."""
-        if self._follows is not None:
-            return self._result(*self._codes.activated(x, factor))
-        codes, step = self._codes(x)
-        return self._result(codes, step if factor is None else step.mul_(factor))
+        return self._result(*self._codes.activated(x, factor))
 
     def normed(self, x: Tensor, gain: Tensor, epsilon: float) -> Rows:
         """The product with T5's layer norm of x [T, in], with its gain [in]."""

@@ -57,12 +57,11 @@ class RowCodes:
         return x.mul_(step.reciprocal()).add_(self._rounding).view(torch.int32).to(torch.uint8), step
 
     def activated(self, x: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The bytes of the activation of x [T, d] times each row's factor [T, 1]. x may be overwritten.
+        """The bytes of the activation, if there is one, of x [T, d] times each row's factor [T, 1].
 
-        ReLU has been applied already: products do so for nothing, before the factor too.
+        x may be overwritten. ReLU has been applied already: products do so for nothing, before the factor too.
         """
-        assert self._follows is not None
-        if self._follows == "relu":
+        if self._follows in (None, "relu"):
             codes, step = self(x)
             return codes, step if factor is None else step.mul_(factor)
         if factor is not None and self._follows == "gelu" and kernels.available():

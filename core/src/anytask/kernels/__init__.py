@@ -65,10 +65,12 @@ def _called(name: str, *arguments: object) -> None:
         raise MemoryError(f"not enough memory for the kernel {name}")
 
 
-def _codes_of(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty(x.shape, dtype=torch.uint8, device="cpu"), torch.empty(
-        len(x), 1, dtype=torch.float32, device="cpu"
-    )
+def _quantised(name: str, x: Tensor, *others: int | float, zero: int, smallest_step: float) -> tuple[Tensor, Tensor]:
+    """What a kernel of rows makes of x [T, d]; `others` are its parameters between x and its shape."""
+    codes = torch.empty(x.shape, dtype=torch.uint8, device="cpu")
+    steps = torch.empty(len(x), 1, dtype=torch.float32, device="cpu")
+    _called(name, x.data_ptr(), *others, *x.shape, zero, smallest_step, codes.data_ptr(), steps.data_ptr())
+    return codes, steps
 
 
 def quantise(x: Tensor, zero: int, smallest_step: float) -> tuple[Tensor, Tensor]:
@@ -82,29 +84,17 @@ def quantise(x: Tensor, zero: int, smallest_step: float) -> tuple[Tensor, Tensor
     Returns:
         bytes [T, d], and the step between two of them in each row [T, 1]: the row's largest magnitude over 255 - zero.
     """
-    codes, steps = _codes_of(x)
-    _called("quantise", x.data_ptr(), *x.shape, zero, smallest_step, codes.data_ptr(), steps.data_ptr())
-    return codes, steps
+    return _quantised("quantise", x, zero=zero, smallest_step=smallest_step)
 
 
 def quantise_gelu(x: Tensor, factor: Tensor, zero: int, smallest_step: float) -> tuple[Tensor, Tensor]:
     """`quantise` of GELU, to 1e-5, of x [T, d] times each row's factor [T, 1]."""
-    codes, steps = _codes_of(x)
-    _called(
-        "quantise_gelu",
-        *(x.data_ptr(), factor.data_ptr(), *x.shape, zero, smallest_step, codes.data_ptr(), steps.data_ptr()),
-    )
-    return codes, steps
+    return _quantised("quantise_gelu", x, factor.data_ptr(), zero=zero, smallest_step=smallest_step)
 
 
 def quantise_normed(x: Tensor, gain: Tensor, epsilon: float, zero: int, smallest_step: float) -> tuple[Tensor, Tensor]:
     """`quantise` of T5's layer norm of x [T, d]: over the root mean square, times gain [d]."""
-    codes, steps = _codes_of(x)
-    _called(
-        "quantise_normed",
-        *(x.data_ptr(), gain.data_ptr(), epsilon, *x.shape, zero, smallest_step, codes.data_ptr(), steps.data_ptr()),
-    )
-    return codes, steps
+    return _quantised("quantise_normed", x, gain.data_ptr(), epsilon, zero=zero, smallest_step=smallest_step)
 
 
 def attend(x: Tensor, factor: Tensor | None, bias: Tensor, middle: int, groups: Tensor, out: Tensor) -> None:

@@ -46,6 +46,7 @@ INLINE void multiply(
     int rows, const float *a, long a_stride, const float *b, long b_stride, long depth,
     float *out, long out_stride, long width
 ) {
+    _Static_assert(QUERIES == 4, "a case for each number of rows");
     if (rows == 4) multiply_rows(4, a, a_stride, b, b_stride, depth, out, out_stride, width);
     else if (rows == 3) multiply_rows(3, a, a_stride, b, b_stride, depth, out, out_stride, width);
     else if (rows == 2) multiply_rows(2, a, a_stride, b, b_stride, depth, out, out_stride, width);

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 FOLDER = Path(__file__).parent
 SOURCES = ("rows.c", "attention.c")
@@ -49,14 +50,14 @@ def build(folder: Path = FOLDER) -> list[Path]:
     if compiler is None:
         raise OSError(f"no C compiler; looked for {', '.join(names)}")
     libraries = [library(level, folder) for level in LEVELS]
-    for level, path in zip(LEVELS, libraries, strict=True):
-        partial = path.with_name(f".{os.getpid()}-{path.name}")
-        command = [compiler, f"-march={level}", *FLAGS, *SOURCES, "-o", str(partial), *LIBRARIES]
-        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)
-        if done.returncode:
-            partial.unlink(missing_ok=True)
-            raise OSError(f"{compiler} can't compile the kernels:\n{done.stderr}")
-        partial.replace(path)
+    with TemporaryDirectory(prefix="_kernels-", dir=folder) as scratch:
+        for level, path in zip(LEVELS, libraries, strict=True):
+            compiled = Path(scratch, path.name)
+            command = [compiler, f"-march={level}", *FLAGS, *SOURCES, "-o", str(compiled), *LIBRARIES]
+            done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)
+            if done.returncode:
+                raise OSError(f"{compiler} can't compile the kernels:\n{done.stderr}")
+            compiled.replace(path)
     for path in folder.glob("_kernels-*.so"):
         if path not in libraries:
             path.unlink()
