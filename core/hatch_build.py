@@ -19,7 +19,7 @@ class KernelsHook(BuildHookInterface[Any]):
         try:
             libraries = building.build()
         except OSError as error:
-            self.app.display_warning(f"Without compiled kernels, int8 embeds more slowly: {error}")
+            self.app.display_warning(f"Without compiled kernels, a CPU embeds more slowly: {error}")
             return
         if version != "editable":
             build_data["pure_python"] = False

@@ -46,7 +46,7 @@ class Products:
             inner = linear.state()["weight"].shape[1]
             for rows in steps:
                 if isinstance(linear, Int8Linear):
-                    self._calls.append((linear._product, (torch.full((rows, inner), 128, dtype=torch.uint8), "none")))
+                    self._calls.append((linear._product, (torch.full((rows, inner), 128, dtype=torch.uint8),)))
                 else:
                     self._calls.append((linear, (torch.randn(rows, inner).to(linear.dtype),)))
 

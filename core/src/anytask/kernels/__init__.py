@@ -1,18 +1,20 @@
-"""Kernels in C for what a CPU encoder does beside its matrix products.
+"""Kernels in C for a CPU encoder: its matrix products, its attention, and rows that become bytes.
 
-In torch's operators, a row that becomes bytes is read and written six times, and the attention of a short text is
-mostly the price of the call. Installing the package compiles the kernels where there is GCC (`building.py`). Without
-them, as on processors other than x86-64, the same numbers come from torch: who calls asks `available()` first.
+In torch's operators, such a row is read and written six times, the attention of a short text is mostly the price of the
+call, and the products of one query wait for memory.
 
-Each kernel takes contiguous float32 tensors, lets other Python threads run, and uses as many threads as torch's
-operators would, which are torch's.
+Installing the package compiles the kernels where there is GCC (`building.py`). Without them, as on processors other
+than x86-64, the same numbers come from torch: who calls asks `available()` first.
+
+Each kernel takes contiguous tensors, of float32 where nothing else is said, lets other Python threads run, and uses as
+many threads as torch's operators would, which are torch's.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
-from ctypes import c_float, c_long, c_void_p
+from ctypes import c_float, c_int, c_long, c_void_p
 from functools import cache
 
 import torch
@@ -24,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 LANES = 16
 """Floats that `attend` reads at once, at most."""
+PANEL = 32
+"""Columns of a matrix that products take at once; their number must be a multiple."""
+ACTIVATIONS: dict[str | None, int] = {None: 0, "relu": 1, "gelu": 2}
+"""Those that products compute, GELU to 1e-5, by their numbers in products.c."""
 
 
 @cache
@@ -49,6 +55,9 @@ def bound(kernels: ctypes.CDLL) -> ctypes.CDLL:
     kernels.quantise.argtypes = (c_void_p, c_long, c_long, *codes)
     kernels.quantise_gelu.argtypes = (c_void_p, c_void_p, c_long, c_long, *codes)
     kernels.quantise_normed.argtypes = (c_void_p, c_void_p, c_float, c_long, c_long, *codes)
+    finish = (c_void_p, c_void_p, c_int, c_int, c_void_p, c_long)
+    kernels.multiply_floats.argtypes = (c_void_p, c_long, c_long, c_void_p, c_int, *finish)
+    kernels.multiply_bytes.argtypes = (c_void_p, c_long, c_long, c_void_p, c_void_p, *finish)
     kernels.attend.argtypes = (*(c_void_p,) * 3, c_long, c_long, c_void_p, *(c_long,) * 3, c_void_p)
     return kernels
 
@@ -56,6 +65,11 @@ def bound(kernels: ctypes.CDLL) -> ctypes.CDLL:
 def available() -> bool:
     """Whether the kernels are compiled for this processor."""
     return _kernels() is not None
+
+
+def multiplies_bytes() -> bool:
+    """Whether `multiply_bytes` runs on this processor."""
+    return available() and torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported()
 
 
 def _called(name: str, *arguments: object) -> None:
@@ -95,6 +109,70 @@ def quantise_gelu(x: Tensor, factor: Tensor, zero: int, smallest_step: float) ->
 def quantise_normed(x: Tensor, gain: Tensor, epsilon: float, zero: int, smallest_step: float) -> tuple[Tensor, Tensor]:
     """`quantise` of T5's layer norm of x [T, d]: over the root mean square, times gain [d]."""
     return _quantised("quantise_normed", x, gain.data_ptr(), epsilon, zero=zero, smallest_step=smallest_step)
+
+
+def multiply_floats(
+    x: Tensor,
+    panels: Tensor,
+    *,
+    scale: Tensor | None = None,
+    factor: Tensor | None = None,
+    activation: str | None = None,
+    add_to: Tensor | None = None,
+) -> Tensor:
+    """Rows times a matrix [out, in].
+
+    Args:
+        x: [T, in].
+        panels: the matrix as [out / PANEL, in, PANEL]: float32, or bfloat16 or int8, which become float32 on the way.
+        scale: of the matrix' rows, [out] float32.
+        factor: of x's rows, [T, 1].
+        activation: of the product, a key of `ACTIVATIONS`; none but ReLU for a product that is added.
+        add_to: [T, out], to which the product is added in place.
+
+    Returns:
+        [T, out], or `add_to`.
+    """
+    given = (x.data_ptr(), *x.shape, panels.data_ptr(), panels.element_size())
+    return _finished("multiply_floats", given, len(x), len(panels), scale, factor, activation, add_to)
+
+
+def multiply_bytes(
+    codes: Tensor,
+    panels: Tensor,
+    start: Tensor,
+    scale: Tensor,
+    *,
+    factor: Tensor | None = None,
+    activation: str | None = None,
+    add_to: Tensor | None = None,
+) -> Tensor:
+    """`multiply_floats` of bytes; ask `multiplies_bytes()` first.
+
+    Args:
+        codes: [T, in] uint8.
+        panels: the matrix as [out / PANEL, in / 4, PANEL] int32, each four of its bytes beside each other.
+        start: what the sums of products start from, [out] int32.
+        scale, factor, activation, add_to: as there.
+    """
+    given = (codes.data_ptr(), *codes.shape, panels.data_ptr(), start.data_ptr())
+    return _finished("multiply_bytes", given, len(codes), len(panels), scale, factor, activation, add_to)
+
+
+def _finished(
+    name: str,
+    given: tuple[int, ...],
+    rows: int,
+    panels: int,
+    scale: Tensor | None,
+    factor: Tensor | None,
+    activation: str | None,
+    add_to: Tensor | None,
+) -> Tensor:
+    out = torch.empty(rows, panels * PANEL, dtype=torch.float32, device="cpu") if add_to is None else add_to
+    scales, factors = (None if tensor is None else tensor.data_ptr() for tensor in (scale, factor))
+    _called(name, *given, scales, factors, ACTIVATIONS[activation], add_to is not None, out.data_ptr(), out.shape[1])
+    return out
 
 
 def attend(x: Tensor, factor: Tensor | None, bias: Tensor, middle: int, groups: Tensor, out: Tensor) -> None:
