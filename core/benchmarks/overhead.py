@@ -48,7 +48,7 @@ class Products:
                 if isinstance(linear, Int8Linear):
                     self._calls.append((linear._product, (torch.full((rows, inner), 128, dtype=torch.uint8),)))
                 else:
-                    self._calls.append((linear, (torch.randn(rows, inner).to(linear.dtype),)))
+                    self._calls.append((linear, (torch.randn(rows, inner),)))
 
     def __call__(self) -> None:
         with torch.inference_mode():

@@ -132,7 +132,7 @@ def matrix_ceiling(dtype: str, threads: int, clock: str = "wall") -> float:
         seconds = best_seconds(lambda: integers._product(x), clock=CLOCKS[clock])
     else:
         floats = FloatLinear(weight.to(getattr(torch, dtype)))
-        x = torch.randn(rows, inner).to(getattr(torch, dtype))
+        x = torch.randn(rows, inner)
         seconds = best_seconds(lambda: floats(x), clock=CLOCKS[clock])
     torch.set_num_threads(before)
     return 2 * rows * inner * columns / seconds / 1e9

@@ -133,6 +133,7 @@ def multiply_floats(
     Returns:
         [T, out], or `add_to`.
     """
+    assert x.dtype == torch.float32
     given = (x.data_ptr(), *x.shape, panels.data_ptr(), panels.element_size())
     return _finished("multiply_floats", given, len(x), len(panels), scale, factor, activation, add_to)
 
@@ -155,6 +156,7 @@ def multiply_bytes(
         start: what the sums of products start from, [out] int32.
         scale, factor, activation, add_to: as there.
     """
+    assert codes.dtype == torch.uint8
     given = (codes.data_ptr(), *codes.shape, panels.data_ptr(), start.data_ptr())
     return _finished("multiply_bytes", given, len(codes), len(panels), scale, factor, activation, add_to)
 
