@@ -136,7 +136,7 @@ class _Block:
         """Add this layer's two parts to x [T, d_model] float32; `attention` is that of the step."""
         contexts = attention(*self._qkv.normed(x, self._attention_gain, self._epsilon))
         self._o.add(contexts, None, x)
-        for rows in x.split(ROWS_AT_ONCE):
+        for rows in torch.split(x, ROWS_AT_ONCE):
             self._wo.add(*self._hidden(rows), rows)
 
     def _hidden(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

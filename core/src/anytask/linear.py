@@ -71,7 +71,7 @@ class Int8Linear:
 
     def state(self) -> dict[str, Tensor]:
         """The matrix and its scales as they were given, as "weight" and "weight_scale"."""
-        return {"weight": self._product.weight(), "weight_scale": self._product.scale}
+        return {"weight": self._product.weight(), "weight_scale": self._product.scale.clone()}
 
     def __call__(self, x: Tensor, factor: Tensor | None = None) -> Rows:
         """See the module; `x` may be overwritten."""
