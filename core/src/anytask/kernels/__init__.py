@@ -134,6 +134,7 @@ def multiply_floats(
         [T, out], or `add_to`.
     """
     assert x.dtype == torch.float32
+    assert x.is_contiguous()
     given = (x.data_ptr(), *x.shape, panels.data_ptr(), panels.element_size())
     return _finished("multiply_floats", given, len(x), len(panels), scale, factor, activation, add_to)
 
@@ -157,6 +158,7 @@ def multiply_bytes(
         scale, factor, activation, add_to: as there.
     """
     assert codes.dtype == torch.uint8
+    assert codes.is_contiguous()
     given = (codes.data_ptr(), *codes.shape, panels.data_ptr(), start.data_ptr())
     return _finished("multiply_bytes", given, len(codes), len(panels), scale, factor, activation, add_to)
 
