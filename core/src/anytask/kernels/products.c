@@ -54,7 +54,7 @@ INLINE vector scaled(const int bytes, vector sums, const float *scale) {
     return scale ? sums * load(scale) : sums;
 }
 
-/* Not inline: a tile has many rows. */
+/* What becomes of a row's sums. Not inline: a tile has many rows. */
 static __attribute__((noinline)) void finish(const struct result *to, long row, vector left, vector right) {
     float *out = to->out + row * to->width;
     if (to->factor) {
@@ -109,10 +109,8 @@ INLINE void compute_rows(const int bytes, int rows, struct tile tile) {
     }
 }
 
-/* All rows with one panel, whose numbers take `size` bytes in memory, and from which memory is read on. */
-INLINE void multiply_panel(
-    const int bytes, long rows, struct tile tile, const char *next, int size
-) {
+/* All rows with one panel. The next, whose numbers take `size` bytes, is fetched by the first tile or two. */
+INLINE void multiply_panel(const int bytes, long rows, struct tile tile, const char *next, int size) {
     const long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, fetching = tiles > 1 ? 2 : 1;
     const struct result all_rows = tile.result;
     const int32_t *x = tile.rows;
@@ -159,7 +157,8 @@ static int multiply(
         if (size < 4 && !room)
 #pragma omp atomic write
             failed = -1;
-#pragma omp for schedule(guided) /* neighbours to one thread, which fetches the next panel; the last ones to who is free */
+        /* Neighbours go to one thread, which fetches the next panel; the last ones to whoever is free. */
+#pragma omp for schedule(guided)
         for (long column = 0; column < result.width; column += PANEL) {
             const char *panel = panels + column / PANEL * panel_size;
             struct tile tile = {x, (const int32_t *)panel, steps, 0, 0, result};
