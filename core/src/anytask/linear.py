@@ -60,8 +60,6 @@ class Int8Linear:
         follows: an activation that the rows are to go through first; but ReLU they have gone through already.
     """
 
-    dtype = torch.int8
-
     def __init__(
         self, weight: Tensor, weight_scale: Tensor, activation: str | None = None, follows: str | None = None
     ) -> None:

@@ -134,9 +134,7 @@ def multiply_floats(
         [T, out], or `add_to`.
     """
     assert x.dtype == torch.float32
-    assert x.is_contiguous()
-    given = (x.data_ptr(), *x.shape, panels.data_ptr(), panels.element_size())
-    return _finished("multiply_floats", given, len(x), len(panels), scale, factor, activation, add_to)
+    return _multiplied("multiply_floats", x, panels, panels.element_size(), scale, factor, activation, add_to)
 
 
 def multiply_bytes(
@@ -158,24 +156,28 @@ def multiply_bytes(
         scale, factor, activation, add_to: as there.
     """
     assert codes.dtype == torch.uint8
-    assert codes.is_contiguous()
-    given = (codes.data_ptr(), *codes.shape, panels.data_ptr(), start.data_ptr())
-    return _finished("multiply_bytes", given, len(codes), len(panels), scale, factor, activation, add_to)
+    return _multiplied("multiply_bytes", codes, panels, start.data_ptr(), scale, factor, activation, add_to)
 
 
-def _finished(
+def _multiplied(
     name: str,
-    given: tuple[int, ...],
-    rows: int,
-    panels: int,
+    rows: Tensor,
+    panels: Tensor,
+    other: int,
     scale: Tensor | None,
     factor: Tensor | None,
     activation: str | None,
     add_to: Tensor | None,
 ) -> Tensor:
-    out = torch.empty(rows, panels * PANEL, dtype=torch.float32, device="cpu") if add_to is None else add_to
+    """What a kernel of products makes of rows; `other` is its parameter behind the panels."""
+    assert rows.is_contiguous()
+    out = torch.empty(len(rows), len(panels) * PANEL, dtype=torch.float32, device="cpu") if add_to is None else add_to
     scales, factors = (None if tensor is None else tensor.data_ptr() for tensor in (scale, factor))
-    _called(name, *given, scales, factors, ACTIVATIONS[activation], add_to is not None, out.data_ptr(), out.shape[1])
+    _called(
+        name,
+        *(rows.data_ptr(), *rows.shape, panels.data_ptr(), other, scales, factors),
+        *(ACTIVATIONS[activation], add_to is not None, out.data_ptr(), out.shape[1]),
+    )
     return out
 
 

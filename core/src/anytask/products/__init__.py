@@ -11,41 +11,11 @@ All give the same numbers, those of int8 to the last bit but for how sums are ro
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 from anytask.products import onednn, panels, plain
-
-
-class FloatProduct(Protocol):
-    """With a matrix of floats. An activation, a key of `anytask.encoder.ACTIVATIONS`, may go with it."""
-
-    def weight(self) -> Tensor:
-        """The matrix [out, in], in a precision that holds all its digits."""
-
-    def __call__(self, x: Tensor, factor: Tensor | None) -> Tensor:
-        """With x [T, in] float32 times each row's positive factor [T, 1]; x may be overwritten."""
-
-    def add(self, x: Tensor, factor: Tensor | None, rows: Tensor) -> None:
-        """Add the product to rows [T, out] float32."""
-
-
-class ByteProduct(Protocol):
-    """With a matrix of int8 and a scale for each of its output channels. ReLU may go with it."""
-
-    scale: Tensor
-    """[out] float32."""
-
-    def weight(self) -> Tensor:
-        """The matrix [out, in] int8, without its scales."""
-
-    def __call__(self, codes: Tensor) -> Tensor:
-        """With codes [T, in] uint8, the byte for zero taken from each, and the scales."""
-
-    def add(self, codes: Tensor, factor: Tensor, rows: Tensor) -> None:
-        """Add the product times each row's factor [T, 1] to rows [T, out] float32."""
+from anytask.products.product import ByteProduct, FloatProduct
 
 
 def float_product(weight: Tensor, activation: str | None = None) -> FloatProduct:

@@ -13,6 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from anytask.products import product
+
 PACKED_FOR_ROWS = 512
 """Rows that oneDNN's layout is chosen for; others, those of a single text too, are as fast with it as with theirs."""
 FUSED: dict[str | None, tuple[str, str]] = {
@@ -50,8 +52,8 @@ def packs_int8() -> bool:
     return packs_float() and hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()
 
 
-class FloatProduct:
-    """See `anytask.products.FloatProduct`. Computed in the matrix' precision."""
+class FloatProduct(product.FloatProduct):
+    """See `anytask.products.product.FloatProduct`. Computed in the matrix' precision."""
 
     def __init__(self, weight: Tensor, activation: str | None) -> None:
         self._dtype = weight.dtype
@@ -69,12 +71,9 @@ class FloatProduct:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(self._dtype), self._weight, None, name, [], algorithm)
         return out
 
-    def add(self, x: Tensor, factor: Tensor | None, rows: Tensor) -> None:
-        rows.add_(self(x, factor))
 
-
-class ByteProduct:
-    """See `anytask.products.ByteProduct`."""
+class ByteProduct(product.ByteProduct):
+    """See `anytask.products.product.ByteProduct`."""
 
     def __init__(self, weight: Tensor, scale: Tensor, zero: int, *, relu: bool) -> None:
         self._weight = torch.ops.onednn.qlinear_prepack(weight, [PACKED_FOR_ROWS, weight.shape[1]])
@@ -93,6 +92,3 @@ class ByteProduct:
             None, 1.0, 0, torch.float32, self._activation, [], "",
         )  # fmt: skip
         return out
-
-    def add(self, codes: Tensor, factor: Tensor, rows: Tensor) -> None:
-        rows.addcmul_(self(codes), factor)

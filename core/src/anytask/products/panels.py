@@ -12,6 +12,7 @@ from torch import Tensor
 from anytask import kernels
 from anytask.encoder import ACTIVATIONS
 from anytask.kernels import PANEL
+from anytask.products import product
 from anytask.products.huge_pages import weights_memory
 
 
@@ -36,8 +37,8 @@ def _matrix(panels: Tensor) -> Tensor:
     return panels.transpose(1, 2).flatten(0, 1).clone(memory_format=torch.contiguous_format)
 
 
-class FloatProduct:
-    """See `anytask.products.FloatProduct`."""
+class FloatProduct(product.FloatProduct):
+    """See `anytask.products.product.FloatProduct`."""
 
     def __init__(self, weight: Tensor, activation: str | None) -> None:
         self._panels = _panels(weight)
@@ -55,11 +56,11 @@ class FloatProduct:
         if self._activation is None:
             kernels.multiply_floats(x, self._panels, factor=factor, add_to=rows)
         else:
-            rows.add_(self(x, factor))
+            super().add(x, factor, rows)
 
 
-class ByteProduct:
-    """See `anytask.products.ByteProduct`."""
+class ByteProduct(product.ByteProduct):
+    """See `anytask.products.product.ByteProduct`."""
 
     def __init__(self, weight: Tensor, scale: Tensor, zero: int, *, relu: bool) -> None:
         self._panels = _panels(weight.contiguous().view(torch.int32))
@@ -78,7 +79,7 @@ class ByteProduct:
         kernels.multiply_bytes(codes, *given, factor=factor, activation=self._activation, add_to=rows)
 
 
-class WidenedByteProduct:
+class WidenedByteProduct(product.ByteProduct):
     """`ByteProduct` on processors that don't multiply bytes exactly: in floats, to which bytes are widened on the way.
 
     Sums of their products are exact in float32, or nearly.
@@ -96,6 +97,3 @@ class WidenedByteProduct:
     def __call__(self, codes: Tensor) -> Tensor:
         x = codes.float().sub_(self._zero)
         return kernels.multiply_floats(x, self._panels, scale=self.scale, activation=self._activation)
-
-    def add(self, codes: Tensor, factor: Tensor, rows: Tensor) -> None:
-        rows.addcmul_(self(codes), factor)

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anytask.encoder import ACTIVATIONS
+from anytask.products import product
 
 
-class FloatProduct:
-    """See `anytask.products.FloatProduct`."""
+class FloatProduct(product.FloatProduct):
+    """See `anytask.products.product.FloatProduct`."""
 
     def __init__(self, weight: Tensor, activation: str | None) -> None:
         self._weight = weight.clone()
@@ -23,12 +24,9 @@ class FloatProduct:
         out = F.linear(x if factor is None else x.mul_(factor), self._weight)
         return out if self._activation is None else ACTIVATIONS[self._activation](out)
 
-    def add(self, x: Tensor, factor: Tensor | None, rows: Tensor) -> None:
-        rows.add_(self(x, factor))
 
-
-class ByteProduct:
-    """See `anytask.products.ByteProduct`. Sums of bytes' products are exact in float32, or nearly."""
+class ByteProduct(product.ByteProduct):
+    """See `anytask.products.product.ByteProduct`. Sums of bytes' products are exact in float32, or nearly."""
 
     def __init__(self, weight: Tensor, scale: Tensor, zero: int, *, relu: bool) -> None:
         self._weight = weight.float()
@@ -42,6 +40,3 @@ class ByteProduct:
     def __call__(self, codes: Tensor) -> Tensor:
         out = F.linear(codes.float().sub_(self._zero), self._weight).mul_(self.scale)
         return out.relu_() if self._relu else out
-
-    def add(self, codes: Tensor, factor: Tensor, rows: Tensor) -> None:
-        rows.addcmul_(self(codes), factor)
