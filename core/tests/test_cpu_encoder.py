@@ -243,8 +243,7 @@ print(peak() - before)
     )
     stored = (folder / "model.safetensors").stat().st_size
     on_the_way = 4 * 512 * 2048 * 4
-    stacked = 10 * 3 * 512 * 512 * 4  # q, k and v of all layers; the heap keeps what they leave
-    assert int(done.stdout) < share * stored + on_the_way + stacked
+    assert int(done.stdout) < share * stored + on_the_way
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's heap")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anytask.cpu_attention import DistanceBias, StepAttention, step_attention
 from anytask.encoder import LengthGroup, T5Config
-from anytask.heap import keep_freed_memory
+from anytask.heap import give_back_freed_memory, keep_freed_memory
 from anytask.linear import FloatLinear, Int8Linear, Linear, dequantised, quantised
 from anytask.rms import inverse_rms
 from anytask.weights import SCALE, is_quantised
@@ -48,7 +48,10 @@ class CpuEncoder:
         self._position_bias = state.pop("relative_attention_bias.weight").detach().float()
         self._final_gain = state.pop("final_norm.weight").detach().float()
         self._bias: DistanceBias | None = None
-        self._blocks = [_Block(config, state, f"blocks.{layer}", self.dtype) for layer in range(config.num_layers)]
+        self._blocks = []
+        for layer in range(config.num_layers):
+            self._blocks.append(_Block(config, state, f"blocks.{layer}", self.dtype))
+            give_back_freed_memory()  # of matrices as they were given: laid out, they take other memory
         keep_freed_memory()
 
     @property

@@ -1,6 +1,9 @@
-"""Memory that is freed and soon wanted again."""
+"""Memory that is freed: some is soon wanted again, some not for long."""
 
 from __future__ import annotations
+
+import ctypes
+import sys
 
 import torch
 
@@ -17,3 +20,9 @@ def keep_freed_memory() -> None:
     such block, never written to, lifts that bound, unless the user has set another. Other C libraries don't mind.
     """
     torch.empty(BLOCK, dtype=torch.uint8, device="cpu")
+
+
+def give_back_freed_memory() -> None:
+    """Have the system take back what is free in glibc's heap, also between what is in use (malloc_trim(3))."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
