@@ -8,7 +8,6 @@
 
 /* Columns of a panel. Its numbers lie column beside column, in steps of one row of the matrix, or of four for bytes. */
 #define PANEL 32
-#define CACHE_LINE 64
 /* Words multiplied in a call that is worth sharing among threads. */
 #define WORDS_WORTH_SHARING (1 << 20)
 
@@ -62,8 +61,11 @@ static __attribute__((noinline)) void finish(const struct result *to, long row, 
         right *= to->factor[row];
     }
     if (to->activation == RELU) {
-        left = choose(left < 0, all(0), left);
-        right = choose(right < 0, all(0), right);
+        left = larger(all(0), left); /* in this order NaN stays */
+        right = larger(all(0), right);
+    } else if (to->activation == GELU) {
+        left = gelu(left);
+        right = gelu(right);
     }
     if (to->added) {
         left += load(out);
@@ -71,8 +73,6 @@ static __attribute__((noinline)) void finish(const struct result *to, long row, 
     }
     store(out, left);
     store(out + LANES, right);
-    if (to->activation == GELU)
-        for (long i = 0; i < TILE_COLUMNS; i++) out[i] = gelu(out[i]);
 }
 
 INLINE void compute(const int bytes, const int rows, struct tile tile) {

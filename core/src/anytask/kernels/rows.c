@@ -45,15 +45,14 @@ static void quantise_row(const float *restrict x, long row, long width, struct c
 static void quantise_gelu_row(
     const float *restrict x, float factor, long row, long width, struct codes codes, float *restrict activated
 ) {
-    float peak = 0, poison = 0;
-#pragma omp simd reduction(max : peak) reduction(+ : poison)
-    for (long i = 0; i < width; i++) {
-        float value = gelu(x[i] * factor);
-        activated[i] = value;
+    vector peak = all(0), poison = all(0);
+    for (long i = 0; i < width; i += LANES) {
+        const vector given = width - i < LANES ? load_some(x + i, width - i) : load(x + i), value = gelu(given * factor);
+        store(activated + i, value);
         poison += 0 * value;
-        peak = value > peak ? value : peak;
+        peak = larger(value, peak);
     }
-    codes.steps[row] = step_of(codes, peak, poison);
+    codes.steps[row] = step_of(codes, largest_of(peak), sum_of(poison));
     write_bytes(activated, width, codes.steps[row], codes.zero, codes.bytes + row * width);
 }
 
@@ -90,7 +89,7 @@ EXPORT int quantise(
 #define WITH_ROOM(rows, width, loop)                                  \
     int failed = 0;                                                   \
     _Pragma("omp parallel if ((rows) * (width) > WORTH_SHARING)") {   \
-        float *room = malloc((width) * sizeof *room);                 \
+        float *room = malloc(rounded_up(width) * sizeof *room);       \
         if (!room) _Pragma("omp atomic write") failed = -1;           \
         _Pragma("omp for") for (long row = 0; row < (rows); row++) {  \
             if (room) loop;                                           \

@@ -1,8 +1,9 @@
-/* The widest vectors of the processor that is compiled for, and what both kernels do with them. */
+/* The widest vectors of the processor that is compiled for, and what all kernels do with them. */
 
 #ifndef ANYTASK_VECTOR_H
 #define ANYTASK_VECTOR_H
 
+#include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 /* Elements from which on a loop is shared among OpenMP's threads, as in torch. */
 #define WORTH_SHARING 32768
 
+#define CACHE_LINE 64
+
 #define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -35,6 +38,13 @@ INLINE vector load(const float *from) {
     return v;
 }
 
+/* The first `count` floats, and zeros behind them. */
+INLINE vector load_some(const float *from, long count) {
+    vector v = {0};
+    memcpy(&v, from, count * sizeof *from);
+    return v;
+}
+
 INLINE void store(float *to, vector v) { memcpy(to, &v, sizeof v); }
 
 INLINE vector all(float value) { return (vector){0} + value; }
@@ -43,7 +53,14 @@ INLINE vector choose(whole_vector first, vector a, vector b) {
     return (vector)(((whole_vector)a & first) | ((whole_vector)b & ~first));
 }
 
-INLINE vector larger(vector a, vector b) { return choose(a > b, a, b); }
+/* Of NaN and a number, the second. */
+#if LANES == 16
+INLINE vector larger(vector a, vector b) { return (vector)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vector smaller(vector a, vector b) { return (vector)_mm512_min_ps((__m512)a, (__m512)b); }
+#else
+INLINE vector larger(vector a, vector b) { return (vector)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE vector smaller(vector a, vector b) { return (vector)_mm256_min_ps((__m256)a, (__m256)b); }
+#endif
 
 /* Lanes change places with those so many further on: joined with itself so, a vector is reduced in a few steps. */
 #if LANES == 16
@@ -53,6 +70,8 @@ INLINE vector larger(vector a, vector b) { return choose(a > b, a, b); }
 #define PLACES(by) 0 ^ by, 1 ^ by, 2 ^ by, 3 ^ by, 4 ^ by, 5 ^ by, 6 ^ by, 7 ^ by
 #endif
 #define SWAPPED(v, by) __builtin_shuffle(v, (whole_vector){PLACES(by)})
+
+INLINE long rounded_up(long count) { return (count + LANES - 1) / LANES * LANES; }
 
 INLINE float largest_of(vector v) {
     if (LANES > 8) v = larger(v, SWAPPED(v, LANES / 2));
