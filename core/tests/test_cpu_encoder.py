@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from anytask import CheckpointError, Instructor, kernels
 from anytask.batching import TokenizedText, pack
 from anytask.checkpoint import load_checkpoint
-from anytask.cpu_encoder import CPU_DTYPES, CpuEncoder, float_state
+from anytask.cpu_encoder import COMPILED_ROWS_AT_ONCE, CPU_DTYPES, CpuEncoder, _compiled, float_state
 from anytask.encoder import ACTIVATIONS, T5Encoder
 from anytask.engine import EncodingEngine
 from anytask.linear import FloatLinear, Int8Linear, dequantised, quantised
@@ -123,6 +123,25 @@ class TestNumbers:
             elif dtype == torch.float32:
                 torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
             assert torch.cosine_similarity(a, b, dim=-1).min() >= COSINE[dtype]
+
+    @pytest.mark.parametrize("dtype", CPU_DTYPES)
+    @pytest.mark.parametrize("name", ["calm", "gelu", "silu", "gated-gelu"])
+    def test_of_one_call_for_all_layers_are_those_of_the_blocks(
+        self, layout: Callable[[str], Path], name: str, dtype: torch.dtype
+    ) -> None:
+        encoder = packed_encoder(layout(name), dtype)
+        by_kernels = {torch.int8: panels.ByteProduct}.get(dtype, panels.FloatProduct)
+        whole = name in ("calm", "gelu") and isinstance(encoder._blocks[0]._qkv._product, by_kernels)
+        assert (encoder._compiled is not None) == whole
+        for lengths in ((1,), (300,), (COMPILED_ROWS_AT_ONCE,) * 2, (*range(30), *(50,) * 10, 200)):
+            texts = random_ids(*lengths)
+            encoder._compiled = _compiled(encoder.config, encoder._blocks)
+            found = states(encoder, texts)
+            encoder._compiled = None
+            expected = states(encoder, texts)
+            if dtype == torch.int8:
+                assert torch.equal(found, expected)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
     def test_of_a_row_of_zeros_and_of_one_large_element(self) -> None:
         weight, scale = quantised(torch.randn(6, 16))

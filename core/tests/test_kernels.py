@@ -82,19 +82,26 @@ def test_threads_share_the_work_of_large_calls() -> None:
 import torch
 from anytask import kernels
 from anytask.cpu_attention import DistanceBias, step_attention
-from anytask.encoder import LengthGroup, T5Config
+from anytask.cpu_encoder import CpuEncoder
+from anytask.encoder import LengthGroup, T5Config, T5Encoder
+from anytask.kernels.structures import Codes
 
 assert kernels.available()
-config = T5Config(vocab_size=10, d_model=24, d_kv=16, d_ff=32, num_layers=1, num_heads=5)
+config = T5Config(vocab_size=10, d_model=64, d_kv=32, d_ff=96, num_layers=2, num_heads=5)
+state = {name: torch.randn(weight.shape) / 8 for name, weight in T5Encoder(config).state_dict().items()}
+encoders = [CpuEncoder(config, dict(state), dtype) for dtype in (torch.float32, torch.int8)]
 bias = DistanceBias(config, torch.randn(32, 5), 203)
-rows = torch.randn(203 + 3 * 40 + 7, 240)
+rows = torch.randn(203 + 3 * 40 + 7, 480)
+ids = torch.randint(10, (len(rows),))
 groups = [LengthGroup(0, 1, 203), LengthGroup(203, 3, 40), LengthGroup(323, 1, 7)]
 
 def numbers():
     factor = torch.linspace(0.5, 1.5, len(rows)).view(-1, 1)
     return [
-        step_attention(config, groups, bias)(rows, factor), *kernels.quantise(rows, 128, 1e-30),
-        *kernels.quantise_gelu(rows, factor, 32, 0.005), *kernels.quantise_normed(rows, rows[0], 1e-6, 128, 1e-30),
+        step_attention(config, groups, bias)(rows, factor), *kernels.quantise(rows, Codes(128, 1e-30)),
+        *kernels.quantise_gelu(rows, factor, Codes(32, 0.005)),
+        *kernels.quantise_normed(rows, rows[0], 1e-6, Codes(128, 1e-30)),
+        *(encoder(ids, groups) for encoder in encoders),
     ]
 
 torch.set_num_threads(1)

@@ -54,7 +54,7 @@ class KernelAttention:
     def __init__(self, config: T5Config, groups: Sequence[LengthGroup], bias: DistanceBias) -> None:
         self._bias = bias
         self._inner = config.num_heads * config.d_kv
-        self._groups = torch.tensor([(group.count, group.length) for group in groups], device="cpu")
+        self._groups = sizes_of(groups)
 
     def __call__(self, qkv: Tensor, factor: Tensor | None) -> Tensor:
         qkv = qkv.float()
@@ -106,6 +106,11 @@ class TorchAttention:
 def step_attention(config: T5Config, groups: Sequence[LengthGroup], bias: DistanceBias) -> StepAttention:
     """The attention of one step of texts, layer after layer; `bias` reaches as far as its longest text."""
     return (KernelAttention if kernels.available() else TorchAttention)(config, groups, bias)
+
+
+def sizes_of(groups: Sequence[LengthGroup]) -> Tensor:
+    """[groups, 2] int64: how many texts lie side by side, and how long each is."""
+    return torch.tensor([(group.count, group.length) for group in groups], device="cpu")
 
 
 def _rounded_up(length: int) -> int:

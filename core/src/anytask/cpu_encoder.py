@@ -3,6 +3,9 @@
 The layers are those of `T5Encoder`; what differs is how little memory they touch. Matrices are laid out once
 (`anytask.linear`), norms and activations go into the rows that these read, and sums into the residual stream in place.
 Attention (`anytask.cpu_attention`) is computed in float32 in every precision, which is no slower than bfloat16 there.
+
+Where the compiled kernels do all that is in a layer, one call of theirs computes all layers (`kernels/layers.c`). Else
+each `_Block` makes its calls: where oneDNN or AMX multiplies, for gated layers, and for activations that aren't theirs.
 """
 
 from __future__ import annotations
@@ -15,16 +18,21 @@ import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor
 
-from anytask.cpu_attention import DistanceBias, StepAttention, step_attention
+from anytask import kernels
+from anytask.cpu_attention import DistanceBias, StepAttention, sizes_of, step_attention
 from anytask.encoder import LengthGroup, T5Config
 from anytask.heap import give_back_freed_memory, keep_freed_memory
+from anytask.kernels.structures import Layer, Layers
 from anytask.linear import FloatLinear, Int8Linear, Linear, dequantised, quantised
 from anytask.rms import inverse_rms
+from anytask.row_codes import RowCodes
 from anytask.weights import SCALE, is_quantised
 
 CPU_DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 ROWS_AT_ONCE = 352
 """Rows that go through a feed-forward layer together: the values between its matrices stay in the cache."""
+COMPILED_ROWS_AT_ONCE = 128
+"""Rows that the compiled kernels take together through either half of a layer, without a price for each call."""
 
 
 class CpuEncoder:
@@ -52,6 +60,7 @@ class CpuEncoder:
         for layer in range(config.num_layers):
             self._blocks.append(_Block(config, state, f"blocks.{layer}", self.dtype))
             give_back_freed_memory()  # of matrices as they were given: laid out, they take other memory
+        self._compiled = _compiled(config, self._blocks)
         keep_freed_memory()
 
     @property
@@ -88,10 +97,14 @@ class CpuEncoder:
             [T, d_model] float32, the last layer's normed output.
         """
         with torch.inference_mode():
-            attention = step_attention(self.config, groups, self._bias_up_to(max(group.length for group in groups)))
+            bias = self._bias_up_to(max(group.length for group in groups))
             x = F.embedding(token_ids, self._embedding).float()
-            for block in self._blocks:
-                block(x, attention)
+            if self._compiled is not None:
+                kernels.encode(self._compiled, x, bias.table, bias.longest - 1, sizes_of(groups))
+            else:
+                attention = step_attention(self.config, groups, bias)
+                for block in self._blocks:
+                    block(x, attention)
             return x.mul_(inverse_rms(x, self.config.layer_norm_epsilon)).mul_(self._final_gain)
 
     def _bias_up_to(self, length: int) -> DistanceBias:
@@ -135,6 +148,13 @@ class _Block:
         }
         return state | {f"{name}.{key}": value for name, part in matrices.items() for key, value in part.items()}
 
+    def compiled(self) -> Layer | None:
+        """This layer for the compiled kernels, if they do all that is in it."""
+        matrices = [linear.matrix for linear in (self._qkv, self._o, self._wi, self._wo)]
+        if self._gated is not None or None in matrices:
+            return None
+        return Layer(self._attention_gain.data_ptr(), self._feed_forward_gain.data_ptr(), *matrices)
+
     def __call__(self, x: Tensor, attention: StepAttention) -> None:
         """Add this layer's two parts to x [T, d_model] float32; `attention` is that of the step."""
         contexts = attention(*self._qkv.normed(x, self._attention_gain, self._epsilon))
@@ -147,6 +167,17 @@ class _Block:
         if self._gated is None:
             return hidden
         return _scaled(*hidden).mul_(_scaled(*self._gated.normed(x, self._feed_forward_gain, self._epsilon))), None
+
+
+def _compiled(config: T5Config, blocks: Sequence[_Block]) -> Layers | None:
+    """All layers for the compiled kernels, if they do all that is in them."""
+    layers = [layer for block in blocks if (layer := block.compiled()) is not None]
+    if len(layers) < len(blocks) or config.activation not in kernels.ACTIVATIONS:
+        return None
+    codes = RowCodes().codes, RowCodes(config.activation).codes
+    activation = kernels.ACTIVATIONS[config.activation]
+    sizes = len(layers), config.num_heads, COMPILED_ROWS_AT_ONCE
+    return Layers((Layer * len(layers))(*layers), *sizes, config.layer_norm_epsilon, activation, *codes)
 
 
 def _scaled(values: Tensor, factor: Tensor | None) -> Tensor:

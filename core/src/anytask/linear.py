@@ -14,6 +14,7 @@ from torch import Tensor
 
 from anytask.encoder import ACTIVATIONS
 from anytask.errors import CheckpointError
+from anytask.kernels.structures import Matrix
 from anytask.products import byte_product, float_product
 from anytask.rms import inverse_rms
 from anytask.row_codes import LARGEST, SMALLEST_STEP, RowCodes
@@ -32,6 +33,11 @@ class FloatLinear:
     def __init__(self, weight: Tensor, activation: str | None = None) -> None:
         self.dtype = weight.dtype
         self._product = float_product(weight, activation)
+
+    @property
+    def matrix(self) -> Matrix | None:
+        """The matrix as the kernels multiply with it, where they do."""
+        return self._product.matrix
 
     def state(self) -> dict[str, Tensor]:
         """The matrix as it was given, as "weight"."""
@@ -66,6 +72,11 @@ class Int8Linear:
         self._activation = None if activation == "relu" else activation  # ReLU doesn't mind the factor that follows
         self._codes = RowCodes(follows)
         self._product = byte_product(weight, weight_scale, self._codes.zero, relu=activation == "relu")
+
+    @property
+    def matrix(self) -> Matrix | None:
+        """As for `FloatLinear`."""
+        return self._product.matrix
 
     def state(self) -> dict[str, Tensor]:
         """The matrix and its scales as they were given, as "weight" and "weight_scale"."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anytask import kernels
 from anytask.encoder import ACTIVATIONS
+from anytask.kernels.structures import Codes
 from anytask.rms import inverse_rms
 
 LARGEST = 127
@@ -33,6 +34,7 @@ class RowCodes:
 
     Attributes:
         zero: the byte that stands for zero.
+        codes: for the kernels.
 
     Each method gives bytes [T, d] and what a step between two of them is worth in each row, [T, 1] float32.
     """
@@ -42,13 +44,14 @@ class RowCodes:
         self._follows = follows
         self.zero = LARGEST + 1 if follows is None else CODES_BELOW_ZERO if deepest else 0
         self._smallest_step = max(deepest / CODES_BELOW_ZERO, SMALLEST_STEP)
+        self.codes = Codes(self.zero, self._smallest_step)
         self._levels = torch.tensor(255.0 - self.zero, dtype=torch.float32, device="cpu")
         self._rounding = torch.tensor(WHOLE + self.zero, dtype=torch.float32, device="cpu")
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The bytes of x [T, d] float32, which may be overwritten."""
         if kernels.available():
-            return kernels.quantise(x, self.zero, self._smallest_step)
+            return kernels.quantise(x, self.codes)
         peak = x.amax(-1, keepdim=True)
         if self._follows is None:
             peak = torch.maximum(peak, x.amin(-1, keepdim=True).neg_())  # without writing all magnitudes
@@ -65,12 +68,12 @@ class RowCodes:
             codes, step = self(x)
             return codes, step if factor is None else step.mul_(factor)
         if factor is not None and self._follows == "gelu" and kernels.available():
-            return kernels.quantise_gelu(x, factor, self.zero, self._smallest_step)
+            return kernels.quantise_gelu(x, factor, self.codes)
         return self(ACTIVATIONS[self._follows](x if factor is None else x.mul_(factor)))
 
     def normed(self, x: Tensor, gain: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         """The bytes of T5's layer norm of x [T, d], with its gain [d]."""
         if kernels.available():
-            return kernels.quantise_normed(x, gain, epsilon, self.zero, self._smallest_step)
+            return kernels.quantise_normed(x, gain, epsilon, self.codes)
         codes, step = self(x * gain)
         return codes, step.mul_(inverse_rms(x, epsilon))

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "kernels.h"
 #include "vector.h"
 
 #define QUERIES 6
@@ -43,7 +44,7 @@ INLINE void multiply_rows(
     if (done < width) tile(rows, 1, a, a_stride, b + done, b_stride, depth, factors, out + done, out_stride);
 }
 
-static void multiply(
+static void multiply_tile(
     int rows, const float *a, long a_stride, const float *b, long b_stride, long depth,
     const float *factors, float *out, long out_stride, long width
 ) {
@@ -164,25 +165,19 @@ static void attend_one(
         const int rows = length - query < QUERIES ? length - query : QUERIES;
         const float *q = x + query * stride, *own = factors ? factors + query : 0;
         float shares[QUERIES];
-        multiply(rows, q, stride, room.k, keys, width, own, room.scores, keys, keys);
+        multiply_tile(rows, q, stride, room.k, keys, width, own, room.scores, keys, keys);
         for (int row = 0; row < rows; row++)
             shares[row] = 1 / weigh(room.scores + row * keys, bias - query - row, present, keys);
         if (columns == width) {
-            multiply(rows, room.scores, keys, room.v, columns, length, shares, out, inner, columns);
+            multiply_tile(rows, room.scores, keys, room.v, columns, length, shares, out, inner, columns);
         } else {
-            multiply(rows, room.scores, keys, room.v, columns, length, shares, room.context, columns, columns);
+            multiply_tile(rows, room.scores, keys, room.v, columns, length, shares, room.context, columns, columns);
             for (int row = 0; row < rows; row++)
                 memcpy(out + row * inner, room.context + row * columns, width * sizeof *out);
         }
     }
 }
 
-/* Args:
-   x [T, 3 * heads * width]: queries, keys and values;
-   factors [T]: what each row is to be multiplied by, or null;
-   bias [heads, bias_stride]: of each distance, that of zero in column `middle`; LANES - 1 columns more than needed;
-   groups [group_count, 2]: numbers of texts and their length, of one group after the other;
-   out [T, heads * width]. */
 EXPORT int attend(
     const float *x, const float *factors, const float *bias, long bias_stride, long middle,
     const int64_t *groups, long group_count, long heads, long width, float *out

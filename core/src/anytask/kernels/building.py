@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 FOLDER = Path(__file__).parent
-SOURCES = ("rows.c", "attention.c", "products.c")
-HEADERS = ("vector.h", "activation.h")
+SOURCES = ("rows.c", "attention.c", "products.c", "layers.c")
+HEADERS = ("vector.h", "activation.h", "kernels.h")
 LEVELS = ("x86-64-v4", "x86-64-v3")
 """The processors that are compiled for: with AVX-512, and with AVX2 and FMA."""
 FLAGS = (

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "activation.h"
+#include "kernels.h"
 #include "vector.h"
 
 /* Columns of a panel. Its numbers lie column beside column, in steps of one row of the matrix, or of four for bytes. */
@@ -20,8 +21,6 @@
 #define TILE_ROWS 6
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
 #endif
-
-enum activation { NONE, RELU, GELU };
 
 struct result {
     const int32_t *start; /* of bytes, what each column's sum starts from */
@@ -146,10 +145,13 @@ INLINE void widen(const void *numbers, int size, long count, float *out) {
     }
 }
 
-static int multiply(
-    int bytes, const int32_t *x, long rows, long steps, const char *panels, int size, struct result result
+EXPORT int multiply(
+    const struct matrix *matrix, const void *x, long rows, const float *factors, int activation, int added, float *out
 ) {
+    const int bytes = matrix->start != 0;
+    const long steps = bytes ? matrix->depth / 4 : matrix->depth, size = bytes ? 4 : matrix->size;
     const long panel_size = steps * PANEL * size;
+    const struct result result = {matrix->start, matrix->scale, factors, activation, added, out, matrix->width};
     int failed = 0;
 #pragma omp parallel if (rows * steps * result.width > WORDS_WORTH_SHARING)
     {
@@ -160,7 +162,7 @@ static int multiply(
         /* Neighbours go to one thread, which fetches the next panel; the last ones to whoever is free. */
 #pragma omp for schedule(guided)
         for (long column = 0; column < result.width; column += PANEL) {
-            const char *panel = panels + column / PANEL * panel_size;
+            const char *panel = (const char *)matrix->panels + column / PANEL * panel_size;
             struct tile tile = {x, (const int32_t *)panel, steps, 0, 0, result};
             tile.result.start += bytes ? column : 0;
             tile.result.scale += result.scale ? column : 0;
@@ -176,28 +178,4 @@ static int multiply(
         free(room);
     }
     return failed;
-}
-
-/* Args:
-   x [rows, depth];
-   panels [width / PANEL, depth, PANEL]: numbers of `size` bytes: float, bfloat16 or int8;
-   scale [width], of the matrix' columns, or null; factor [rows], of x, or null;
-   activation: of the product;
-   added: whether the result is added to out, which then takes no activation;
-   out [rows, width]. */
-EXPORT int multiply_floats(
-    const float *x, long rows, long depth, const void *panels, int size, const float *scale, const float *factor,
-    int activation, int added, float *out, long width
-) {
-    const struct result result = {0, scale, factor, activation, added, out, width};
-    return multiply(0, (const int32_t *)x, rows, depth, panels, size, result);
-}
-
-/* x [rows, depth] from 0 to 255, panels [width / PANEL, depth / 4, PANEL, 4] int8, start [width]; the rest as above. */
-EXPORT int multiply_bytes(
-    const uint8_t *x, long rows, long depth, const void *panels, const int32_t *start, const float *scale,
-    const float *factor, int activation, int added, float *out, long width
-) {
-    const struct result result = {start, scale, factor, activation, added, out, width};
-    return multiply(1, (const int32_t *)x, rows, depth / 4, panels, 4, result);
 }

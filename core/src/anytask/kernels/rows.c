@@ -1,16 +1,11 @@
-/* Float rows become bytes for an int8 product, in one reading of each row: see anytask/row_codes.py. */
+/* Rows become what a product takes, norm or activation included, in one reading of each. To bytes: see
+   anytask/row_codes.py. */
 
 #include <stdlib.h>
 
 #include "activation.h"
+#include "kernels.h"
 #include "vector.h"
-
-/* What a row's bytes are made by. */
-struct codes {
-    float zero, smallest_step;
-    uint8_t *bytes;
-    float *steps;
-};
 
 /* The step of a row with this peak; `poison` is zero times every value: nothing, unless one isn't finite, which the
    peak may not show. */
@@ -30,7 +25,9 @@ INLINE void write_bytes(const float *restrict x, long width, float step, float z
     }
 }
 
-static void quantise_row(const float *restrict x, long row, long width, struct codes codes) {
+/* Each of these writes a row's bytes and gives their step. */
+
+static float quantise_row(const float *restrict x, long width, struct codes codes, uint8_t *restrict bytes) {
     float peak = 0, poison = 0;
 #pragma omp simd reduction(max : peak) reduction(+ : poison)
     for (long i = 0; i < width; i++) {
@@ -38,12 +35,14 @@ static void quantise_row(const float *restrict x, long row, long width, struct c
         poison += 0 * size;
         peak = size > peak ? size : peak;
     }
-    codes.steps[row] = step_of(codes, peak, poison);
-    write_bytes(x, width, codes.steps[row], codes.zero, codes.bytes + row * width);
+    const float step = step_of(codes, peak, poison);
+    write_bytes(x, width, step, codes.zero, bytes);
+    return step;
 }
 
-static void quantise_gelu_row(
-    const float *restrict x, float factor, long row, long width, struct codes codes, float *restrict activated
+static float quantise_gelu_row(
+    const float *restrict x, float factor, long width, struct codes codes, uint8_t *restrict bytes,
+    float *restrict activated
 ) {
     vector peak = all(0), poison = all(0);
     for (long i = 0; i < width; i += LANES) {
@@ -52,14 +51,15 @@ static void quantise_gelu_row(
         poison += 0 * value;
         peak = larger(value, peak);
     }
-    codes.steps[row] = step_of(codes, largest_of(peak), sum_of(poison));
-    write_bytes(activated, width, codes.steps[row], codes.zero, codes.bytes + row * width);
+    const float step = step_of(codes, largest_of(peak), sum_of(poison));
+    write_bytes(activated, width, step, codes.zero, bytes);
+    return step;
 }
 
 /* The root mean square divides the step, not the values. */
-static void quantise_normed_row(
-    const float *restrict x, const float *restrict gain, float epsilon, long row, long width, struct codes codes,
-    float *restrict gained
+static float quantise_normed_row(
+    const float *restrict x, const float *restrict gain, float epsilon, long width, struct codes codes,
+    uint8_t *restrict bytes, float *restrict gained
 ) {
     float peak = 0, poison = 0, squares = 0;
 #pragma omp simd reduction(max : peak) reduction(+ : poison, squares)
@@ -70,48 +70,53 @@ static void quantise_normed_row(
         poison += 0 * value;
         peak = size > peak ? size : peak;
     }
-    float step = step_of(codes, peak, poison);
-    write_bytes(gained, width, step, codes.zero, codes.bytes + row * width);
-    codes.steps[row] = step / sqrtf(squares / width + epsilon);
+    const float step = step_of(codes, peak, poison);
+    write_bytes(gained, width, step, codes.zero, bytes);
+    return step / sqrtf(squares / width + epsilon);
 }
 
-/* x [rows, width] to bytes, and each row's step. */
-EXPORT int quantise(
-    const float *x, long rows, long width, float zero, float smallest_step, uint8_t *bytes, float *steps
-) {
-    struct codes codes = {zero, smallest_step, bytes, steps};
+EXPORT int quantise(const float *x, long rows, long width, struct codes codes, uint8_t *bytes, float *steps) {
 #pragma omp parallel for if (rows * width > WORTH_SHARING)
-    for (long row = 0; row < rows; row++) quantise_row(x + row * width, row, width, codes);
+    for (long row = 0; row < rows; row++) steps[row] = quantise_row(x + row * width, width, codes, bytes + row * width);
     return 0;
 }
 
-/* Of each thread, `room` for a row, around the rows' loop in which it is used. */
-#define WITH_ROOM(rows, width, loop)                                  \
-    int failed = 0;                                                   \
-    _Pragma("omp parallel if ((rows) * (width) > WORTH_SHARING)") {   \
-        float *room = malloc(rounded_up(width) * sizeof *room);       \
-        if (!room) _Pragma("omp atomic write") failed = -1;           \
-        _Pragma("omp for") for (long row = 0; row < (rows); row++) {  \
-            if (room) loop;                                           \
-        }                                                             \
-        free(room);                                                   \
-    }                                                                 \
+/* Each row's step by a function of it, which may use `room` for a row's floats. */
+#define STEPS_WITH_ROOM(step)                                            \
+    int failed = 0;                                                      \
+    _Pragma("omp parallel if (rows * width > WORTH_SHARING)") {          \
+        float *room = malloc(rounded_up(width) * sizeof *room);          \
+        if (!room) _Pragma("omp atomic write") failed = -1;              \
+        _Pragma("omp for") for (long row = 0; row < rows; row++) {       \
+            if (room) steps[row] = step;                                 \
+        }                                                                \
+        free(room);                                                      \
+    }                                                                    \
     return failed;
 
-/* GELU of x [rows, width] times each row's factor. */
 EXPORT int quantise_gelu(
-    const float *x, const float *factors, long rows, long width, float zero, float smallest_step,
-    uint8_t *bytes, float *steps
+    const float *x, const float *factors, long rows, long width, struct codes codes, uint8_t *bytes, float *steps
 ) {
-    struct codes codes = {zero, smallest_step, bytes, steps};
-    WITH_ROOM(rows, width, quantise_gelu_row(x + row * width, factors[row], row, width, codes, room))
+    STEPS_WITH_ROOM(quantise_gelu_row(x + row * width, factors[row], width, codes, bytes + row * width, room))
 }
 
-/* T5's layer norm of x [rows, width] with its gain [width]. */
 EXPORT int quantise_normed(
-    const float *x, const float *gain, float epsilon, long rows, long width, float zero, float smallest_step,
-    uint8_t *bytes, float *steps
+    const float *x, const float *gain, float epsilon, long rows, long width, struct codes codes, uint8_t *bytes,
+    float *steps
 ) {
-    struct codes codes = {zero, smallest_step, bytes, steps};
-    WITH_ROOM(rows, width, quantise_normed_row(x + row * width, gain, epsilon, row, width, codes, room))
+    STEPS_WITH_ROOM(quantise_normed_row(x + row * width, gain, epsilon, width, codes, bytes + row * width, room))
+}
+
+void norm(const float *x, const float *gain, float epsilon, long rows, long width, float *out) {
+#pragma omp parallel for if (rows * width > WORTH_SHARING)
+    for (long row = 0; row < rows; row++) {
+        const float *restrict from = x + row * width;
+        float *restrict to = out + row * width;
+        float squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (long i = 0; i < width; i++) squares += from[i] * from[i];
+        const float inverse = 1 / sqrtf(squares / width + epsilon);
+#pragma omp simd
+        for (long i = 0; i < width; i++) to[i] = from[i] * inverse * gain[i];
+    }
 }

@@ -23,7 +23,6 @@
 
 #define CACHE_LINE 64
 
-#define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vector __attribute__((vector_size(4 * LANES)));

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anytask import kernels
 from anytask.encoder import ACTIVATIONS
-from anytask.kernels import PANEL
+from anytask.kernels.structures import PANEL, Matrix
 from anytask.products import product
 from anytask.products.huge_pages import weights_memory
 
@@ -40,8 +40,11 @@ def _matrix(panels: Tensor) -> Tensor:
 class FloatProduct(product.FloatProduct):
     """See `anytask.products.product.FloatProduct`."""
 
+    matrix: Matrix
+
     def __init__(self, weight: Tensor, activation: str | None) -> None:
         self._panels = _panels(weight)
+        self.matrix = Matrix.of(self._panels)
         self._activation = activation
 
     def weight(self) -> Tensor:
@@ -49,12 +52,12 @@ class FloatProduct(product.FloatProduct):
 
     def __call__(self, x: Tensor, factor: Tensor | None) -> Tensor:
         if self._activation is None or self._activation in kernels.ACTIVATIONS:
-            return kernels.multiply_floats(x, self._panels, factor=factor, activation=self._activation)
-        return ACTIVATIONS[self._activation](kernels.multiply_floats(x, self._panels, factor=factor))
+            return kernels.multiply(x, self.matrix, factor=factor, activation=self._activation)
+        return ACTIVATIONS[self._activation](kernels.multiply(x, self.matrix, factor=factor))
 
     def add(self, x: Tensor, factor: Tensor | None, rows: Tensor) -> None:
         if self._activation is None:
-            kernels.multiply_floats(x, self._panels, factor=factor, add_to=rows)
+            kernels.multiply(x, self.matrix, factor=factor, add_to=rows)
         else:
             super().add(x, factor, rows)
 
@@ -62,21 +65,23 @@ class FloatProduct(product.FloatProduct):
 class ByteProduct(product.ByteProduct):
     """See `anytask.products.product.ByteProduct`."""
 
+    matrix: Matrix
+
     def __init__(self, weight: Tensor, scale: Tensor, zero: int, *, relu: bool) -> None:
         self._panels = _panels(weight.contiguous().view(torch.int32))
         self._start = weights_memory.copied(weight.sum(1, dtype=torch.int32).mul_(-zero))
         self.scale = weights_memory.copied(scale.float())
+        self.matrix = Matrix.of(self._panels, scale=self.scale, start=self._start)
         self._activation = "relu" if relu else None
 
     def weight(self) -> Tensor:
         return _matrix(self._panels).view(torch.int8)
 
     def __call__(self, codes: Tensor) -> Tensor:
-        return kernels.multiply_bytes(codes, self._panels, self._start, self.scale, activation=self._activation)
+        return kernels.multiply(codes, self.matrix, activation=self._activation)
 
     def add(self, codes: Tensor, factor: Tensor, rows: Tensor) -> None:
-        given = self._panels, self._start, self.scale
-        kernels.multiply_bytes(codes, *given, factor=factor, activation=self._activation, add_to=rows)
+        kernels.multiply(codes, self.matrix, factor=factor, activation=self._activation, add_to=rows)
 
 
 class WidenedByteProduct(product.ByteProduct):
@@ -88,6 +93,7 @@ class WidenedByteProduct(product.ByteProduct):
     def __init__(self, weight: Tensor, scale: Tensor, zero: int, *, relu: bool) -> None:
         self._panels = _panels(weight)
         self.scale = weights_memory.copied(scale.float())
+        self._widened = Matrix.of(self._panels, scale=self.scale)
         self._zero = zero
         self._activation = "relu" if relu else None
 
@@ -96,4 +102,4 @@ class WidenedByteProduct(product.ByteProduct):
 
     def __call__(self, codes: Tensor) -> Tensor:
         x = codes.float().sub_(self._zero)
-        return kernels.multiply_floats(x, self._panels, scale=self.scale, activation=self._activation)
+        return kernels.multiply(x, self._widened, activation=self._activation)

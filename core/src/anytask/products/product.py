@@ -6,9 +6,14 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from anytask.kernels.structures import Matrix
+
 
 class FloatProduct(ABC):
     """With a matrix of floats. An activation, a key of `anytask.encoder.ACTIVATIONS`, may go with it."""
+
+    matrix: Matrix | None = None
+    """The matrix as the kernels multiply rows of floats with it, where they do."""
 
     @abstractmethod
     def weight(self) -> Tensor:
@@ -26,6 +31,8 @@ class FloatProduct(ABC):
 class ByteProduct(ABC):
     """With a matrix of int8 and a scale for each of its output channels. ReLU may go with it."""
 
+    matrix: Matrix | None = None
+    """The matrix as the kernels multiply rows of bytes with it, where they do."""
     scale: Tensor
     """[out] float32."""
 

@@ -1,0 +1,159 @@
+/* An encoder's layers, one after the other: self-attention, then feed-forward, each added to the rows. A layer takes so
+   many rows at a time that what lies between its matrices stays in the cache. */
+
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "vector.h"
+
+struct layer {
+    const float *attention_gain, *feed_forward_gain;
+    struct matrix qkv, o, wi, wo;
+};
+
+struct encoder {
+    const struct layer *layers;
+    long count, heads, rows_at_once;
+    float epsilon;
+    int activation;
+    struct codes plain, activated; /* of rows, and of those that follow the activation */
+};
+
+/* What is between a layer's matrices, for some rows: what goes into a product and, of bytes, what each row is to be
+   multiplied by; what comes from the first product of either part; and attention's contexts. */
+struct room {
+    void *input;
+    float *steps, *wide, *wide_factors, *contexts;
+};
+
+/* room->wide = the norm of x times the matrix */
+static int multiply_normed(
+    const struct encoder *encoder, const float *x, long rows, const float *gain, const struct matrix *matrix,
+    int activation, const struct room *room
+) {
+    if (!matrix->start) {
+        norm(x, gain, encoder->epsilon, rows, matrix->depth, room->input);
+        return multiply(matrix, room->input, rows, 0, activation, 0, room->wide);
+    }
+    /* The factors stay for whoever reads the result: ReLU doesn't mind, GELU comes then. */
+    const int failed = quantise_normed(
+        x, gain, encoder->epsilon, rows, matrix->depth, encoder->plain, room->input, room->wide_factors
+    );
+    return failed || multiply(matrix, room->input, rows, 0, activation == RELU ? RELU : NONE, 0, room->wide);
+}
+
+/* x += rows times the matrix; for a matrix of bytes, they are what `quantised` made of them. */
+static int add_product(
+    const float *from, int quantised, const struct matrix *matrix, long rows, const struct room *room, float *x
+) {
+    if (!matrix->start) return multiply(matrix, from, rows, 0, NONE, 1, x);
+    return quantised || multiply(matrix, room->input, rows, room->steps, NONE, 1, x);
+}
+
+static int attention(
+    const struct encoder *encoder, const struct layer *layer, const float *bias, long bias_stride, long middle,
+    const int64_t *groups, long group_count, long rows, const struct room *room, float *x
+) {
+    const struct matrix *qkv = &layer->qkv, *o = &layer->o;
+    if (multiply_normed(encoder, x, rows, layer->attention_gain, qkv, NONE, room)) return -1;
+    const float *factors = qkv->start ? room->wide_factors : 0;
+    const long width = o->depth / encoder->heads;
+    if (attend(
+            room->wide, factors, bias, bias_stride, middle, groups, group_count, encoder->heads, width, room->contexts
+        ))
+        return -1;
+    int failed = 0;
+    if (o->start) failed = quantise(room->contexts, rows, o->depth, encoder->plain, room->input, room->steps);
+    return add_product(room->contexts, failed, o, rows, room, x);
+}
+
+static int feed_forward(
+    const struct encoder *encoder, const struct layer *layer, long rows, const struct room *room, float *x
+) {
+    const struct matrix *wo = &layer->wo;
+    if (multiply_normed(encoder, x, rows, layer->feed_forward_gain, &layer->wi, encoder->activation, room)) return -1;
+    const float *factors = room->wide_factors;
+    int failed = 0;
+    if (wo->start && encoder->activation == GELU) {
+        failed = quantise_gelu(room->wide, factors, rows, wo->depth, encoder->activated, room->input, room->steps);
+    } else if (wo->start) {
+        failed = quantise(room->wide, rows, wo->depth, encoder->activated, room->input, room->steps);
+        for (long row = 0; row < rows; row++) room->steps[row] *= factors[row];
+    }
+    return add_product(room->wide, failed, wo, rows, room, x);
+}
+
+/* The next texts, of up to so many rows or one text, of groups that hold `taken` texts less: as groups. */
+static long next_texts(
+    const int64_t *groups, long group_count, long *group, long *taken, long most, int64_t *chosen, long *rows
+) {
+    long count = 0;
+    for (*rows = 0; *group < group_count; ++*group, *taken = 0) {
+        const long left = groups[2 * *group] - *taken, length = groups[2 * *group + 1];
+        long fitting = length ? (most - *rows) / length : left;
+        if (*rows == 0 && fitting < 1) fitting = 1;
+        const long texts = fitting < left ? fitting : left;
+        if (texts > 0) {
+            chosen[2 * count] = texts;
+            chosen[2 * count++ + 1] = length;
+        }
+        *rows += texts * length;
+        if (texts < left) {
+            *taken += texts;
+            break;
+        }
+    }
+    return count;
+}
+
+static long most_of(long a, long b) { return a > b ? a : b; }
+
+static char *aligned(char *place) { return place + -(uintptr_t)place % CACHE_LINE; }
+
+/* Room for so many rows, in one piece of memory, which is given; null if there is none. */
+static void *reserve(const struct layer *layer, long rows, struct room *room) {
+    const long d_model = layer->qkv.depth, inner = layer->o.depth, d_ff = layer->wo.depth;
+    const int bytes = layer->qkv.start != 0; /* which contexts and hidden values become too */
+    const size_t input = rows * (bytes ? most_of(d_model, most_of(inner, d_ff)) : d_model * sizeof(float));
+    const size_t wide = rows * most_of(3 * inner, d_ff) * sizeof(float), contexts = rows * inner * sizeof(float);
+    const size_t factors = rows * sizeof(float);
+    char *memory = malloc(input + wide + contexts + 2 * factors + 5 * CACHE_LINE);
+    if (!memory) return 0;
+    room->input = aligned(memory);
+    room->wide = (float *)aligned((char *)room->input + input);
+    room->contexts = (float *)aligned((char *)room->wide + wide);
+    room->wide_factors = (float *)aligned((char *)room->contexts + contexts);
+    room->steps = (float *)aligned((char *)room->wide_factors + factors);
+    return memory;
+}
+
+/* x [rows, d_model], of texts in groups as for `attend`, which also says what the bias is. */
+EXPORT int encode(
+    const struct encoder *encoder, float *x, long rows, const float *bias, long bias_stride, long middle,
+    const int64_t *groups, long group_count
+) {
+    const long d_model = encoder->layers->qkv.depth;
+    long longest = 1;
+    for (long group = 0; group < group_count; group++) longest = most_of(longest, groups[2 * group + 1]);
+    const long parts = (rows + encoder->rows_at_once - 1) / encoder->rows_at_once;
+    const long share = parts > 1 ? (rows + parts - 1) / parts : rows, most = most_of(share, longest);
+    struct room room;
+    void *memory = reserve(encoder->layers, most, &room);
+    int64_t *some = malloc(2 * group_count * sizeof *some);
+    int failed = memory && some ? 0 : -1;
+    for (const struct layer *layer = encoder->layers; !failed && layer < encoder->layers + encoder->count; layer++) {
+        long group = 0, taken = 0;
+        for (long start = 0, now; !failed && start < rows; start += now) {
+            const long count = next_texts(groups, group_count, &group, &taken, most, some, &now);
+            float *part = x + start * d_model;
+            failed = attention(encoder, layer, bias, bias_stride, middle, some, count, now, &room, part);
+        }
+        for (long start = 0; !failed && start < rows; start += share) {
+            const long now = rows - start < share ? rows - start : share;
+            failed = feed_forward(encoder, layer, now, &room, x + start * d_model);
+        }
+    }
+    free(memory);
+    free(some);
+    return failed;
+}
