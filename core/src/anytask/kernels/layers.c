@@ -83,25 +83,27 @@ static int feed_forward(
     return add_product(room->wide, failed, wo, rows, room, x);
 }
 
-/* The next texts, of up to so many rows or one text, of groups that hold `taken` texts less: as groups. */
+/* Where the next texts are: in which group, behind how many of its texts. */
+struct place {
+    long group, texts;
+};
+
+/* Into `chosen`, as groups, the next texts of up to so many rows; gives the number of their groups. */
 static long next_texts(
-    const int64_t *groups, long group_count, long *group, long *taken, long most, int64_t *chosen, long *rows
+    const int64_t *groups, long group_count, struct place *place, long most_rows, int64_t *chosen, long *rows
 ) {
     long count = 0;
-    for (*rows = 0; *group < group_count; ++*group, *taken = 0) {
-        const long left = groups[2 * *group] - *taken, length = groups[2 * *group + 1];
-        long fitting = length ? (most - *rows) / length : left;
-        if (*rows == 0 && fitting < 1) fitting = 1;
+    for (*rows = 0; place->group < group_count; *place = (struct place){place->group + 1, 0}) {
+        const int64_t *group = groups + 2 * place->group;
+        const long left = group[0] - place->texts, fitting = group[1] ? (most_rows - *rows) / group[1] : left;
         const long texts = fitting < left ? fitting : left;
-        if (texts > 0) {
+        if (texts) {
             chosen[2 * count] = texts;
-            chosen[2 * count++ + 1] = length;
+            chosen[2 * count++ + 1] = group[1];
+            *rows += texts * group[1];
         }
-        *rows += texts * length;
-        if (texts < left) {
-            *taken += texts;
-            break;
-        }
+        place->texts += texts;
+        if (texts < left) break;
     }
     return count;
 }
@@ -142,9 +144,9 @@ EXPORT int encode(
     int64_t *some = malloc(2 * group_count * sizeof *some);
     int failed = memory && some ? 0 : -1;
     for (const struct layer *layer = encoder->layers; !failed && layer < encoder->layers + encoder->count; layer++) {
-        long group = 0, taken = 0;
-        for (long start = 0, now; !failed && start < rows; start += now) {
-            const long count = next_texts(groups, group_count, &group, &taken, most, some, &now);
+        struct place place = {0, 0};
+        for (long start = 0, now; !failed && place.group < group_count; start += now) {
+            const long count = next_texts(groups, group_count, &place, most, some, &now);
             float *part = x + start * d_model;
             failed = attention(encoder, layer, bias, bias_stride, middle, some, count, now, &room, part);
         }
