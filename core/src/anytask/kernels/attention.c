@@ -101,12 +101,12 @@ INLINE float weigh(float *scores, const float *bias, whole_vector present, long 
 #define FROM_LEFT(lane, by) (lane & by ? LANES + lane - by : lane)
 #define FROM_RIGHT(lane, by) (lane & by ? LANES + lane : lane + by)
 
-/* Of each two squares of so many rows and lanes below each other, the right one and the left one change places. */
-#define EXCHANGE(by)                                                                     \
-    for (int i = 0; i < LANES; i++)                                                      \
-        if (!(i & by)) {                                                                 \
-            const vector upper = v[i], lower = v[i + by];                                \
-            v[i] = __builtin_shuffle(upper, lower, (whole_vector){EACH_LANE(FROM_LEFT, by)}); \
+/* Of each square of twice so many rows and lanes, the upper right quarter and the lower left one change places. */
+#define EXCHANGE(by)                                                                                \
+    for (int i = 0; i < LANES; i++)                                                                 \
+        if (!(i & by)) {                                                                            \
+            const vector upper = v[i], lower = v[i + by];                                           \
+            v[i] = __builtin_shuffle(upper, lower, (whole_vector){EACH_LANE(FROM_LEFT, by)});       \
             v[i + by] = __builtin_shuffle(upper, lower, (whole_vector){EACH_LANE(FROM_RIGHT, by)}); \
         }
 

@@ -1,5 +1,6 @@
 /* Rows times a matrix that lies in panels of columns: see anytask/products/panels.py. A panel stays in the cache while
-   all rows are multiplied with it, and the next is fetched meanwhile: with few rows, memory is what takes the time. */
+   all rows are multiplied with it, and the next is fetched meanwhile. With few rows, memory is what takes the time; of
+   their panels, a block stays in the nearest cache, and the next block is fetched. */
 
 #include <stdlib.h>
 
@@ -9,6 +10,8 @@
 
 /* Columns of a panel. Its numbers lie column beside column, in steps of one row of the matrix, or of four for bytes. */
 #define PANEL 32
+#define FEW_ROWS 28
+#define STEPS_OF_BLOCK 96
 /* Words multiplied in a call that is worth sharing among threads. */
 #define WORDS_WORTH_SHARING (1 << 20)
 
@@ -33,9 +36,12 @@ struct result {
 };
 
 struct tile {
-    const int32_t *rows; /* of `steps` words: each a float, or four bytes */
+    const int32_t *rows; /* of `depth` words: each a float, or four bytes */
+    long depth;
     const int32_t *columns;
-    long steps;
+    long steps; /* those of this block */
+    int begins, ends; /* whether it is the first one, and the last one */
+    float *sums; /* between blocks, those of a row after those of another, PANEL apart */
     const char *ahead; /* memory from which to fetch, in each step, so many lines */
     int lines;
     struct result result; /* from the tile's corner on */
@@ -81,7 +87,12 @@ INLINE void compute(const int bytes, const int rows, struct tile tile) {
         first_left = load((const float *)tile.result.start);
         first_right = load((const float *)tile.result.start + LANES);
     }
-#define START(r) vector left##r = first_left, right##r = first_right;
+#define START(r)                                       \
+    vector left##r = first_left, right##r = first_right; \
+    if (r < rows && !tile.begins) {                    \
+        left##r = load(tile.sums + r * PANEL);         \
+        right##r = load(tile.sums + r * PANEL + LANES); \
+    }
     EACH_ROW(START)
     for (long step = 0; step < tile.steps; step++) {
         const vector left = load(columns), right = load(columns + LANES);
@@ -89,11 +100,20 @@ INLINE void compute(const int bytes, const int rows, struct tile tile) {
         for (int line = 0; line < tile.lines; line++, tile.ahead += CACHE_LINE) __builtin_prefetch(tile.ahead, 0, 2);
 #define MULTIPLY(r)                                                                     \
     if (r < rows) {                                                                     \
-        const whole_vector row = (whole_vector){0} + tile.rows[r * tile.steps + step]; \
+        const whole_vector row = (whole_vector){0} + tile.rows[r * tile.depth + step]; \
         left##r = multiplied(bytes, row, left, left##r);                                \
         right##r = multiplied(bytes, row, right, right##r);                             \
     }
         EACH_ROW(MULTIPLY)
+    }
+    if (!tile.ends) {
+#define KEEP(r)                                        \
+    if (r < rows) {                                    \
+        store(tile.sums + r * PANEL, left##r);         \
+        store(tile.sums + r * PANEL + LANES, right##r); \
+    }
+        EACH_ROW(KEEP)
+        return;
     }
     const float *scale = tile.result.scale, *right_scale = scale ? scale + LANES : 0;
 #define FINISH(r) \
@@ -108,26 +128,35 @@ INLINE void compute_rows(const int bytes, int rows, struct tile tile) {
     }
 }
 
-/* All rows with one panel. The next, whose numbers take `size` bytes, is fetched by the first tile or two. */
+/* All rows with one panel, behind which the next is found at `next`. The first tile or two fetch what follows. */
 INLINE void multiply_panel(const int bytes, long rows, struct tile tile, const char *next, int size) {
     const long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, fetching = tiles > 1 ? 2 : 1;
+    const long block = rows <= FEW_ROWS && size == 4 ? STEPS_OF_BLOCK : tile.depth;
     const struct result all_rows = tile.result;
-    const int32_t *x = tile.rows;
-    for (long column = 0; column < PANEL; column += TILE_COLUMNS) {
-        for (long i = 0; i < tiles; i++) {
-            const long first = i * rows / tiles, last = (i + 1) * rows / tiles;
-            struct result *to = &tile.result;
-            *to = all_rows;
-            to->start += bytes ? column : 0;
-            to->scale += to->scale ? column : 0;
-            to->factor += to->factor ? first : 0;
-            to->out += first * to->width + column;
-            tile.rows = x + first * tile.steps;
-            tile.lines = column == 0 && i < fetching ? (size < 4 ? 1 : 2 / fetching) : 0;
-            tile.ahead = next + i * tile.steps * CACHE_LINE * tile.lines;
-            compute_rows(bytes, last - first, tile);
-        }
-        tile.columns += TILE_COLUMNS;
+    const int32_t *x = tile.rows, *columns = tile.columns;
+    float sums[FEW_ROWS * PANEL] __attribute__((aligned(CACHE_LINE)));
+    for (long start = 0; start < tile.depth; start += block) {
+        const long left = tile.depth - start;
+        tile.steps = left < block ? left : block;
+        tile.begins = start == 0;
+        tile.ends = left <= block;
+        const char *following = tile.ends ? next : (const char *)(columns + (start + block) * PANEL);
+        for (long column = 0; column < PANEL; column += TILE_COLUMNS)
+            for (long i = 0; i < tiles; i++) {
+                const long first = i * rows / tiles, last = (i + 1) * rows / tiles;
+                struct result *to = &tile.result;
+                *to = all_rows;
+                to->start += bytes ? column : 0;
+                to->scale += to->scale ? column : 0;
+                to->factor += to->factor ? first : 0;
+                to->out += first * to->width + column;
+                tile.rows = x + first * tile.depth + start;
+                tile.columns = columns + start * PANEL + column;
+                tile.sums = block < tile.depth ? sums + first * PANEL + column : 0;
+                tile.lines = column == 0 && i < fetching ? (size < 4 ? 1 : 2 / fetching) : 0;
+                tile.ahead = following + i * tile.steps * CACHE_LINE * tile.lines;
+                compute_rows(bytes, last - first, tile);
+            }
     }
 }
 
@@ -163,7 +192,7 @@ EXPORT int multiply(
 #pragma omp for schedule(guided)
         for (long column = 0; column < result.width; column += PANEL) {
             const char *panel = (const char *)matrix->panels + column / PANEL * panel_size;
-            struct tile tile = {x, (const int32_t *)panel, steps, 0, 0, result};
+            struct tile tile = {.rows = x, .depth = steps, .columns = (const int32_t *)panel, .result = result};
             tile.result.start += bytes ? column : 0;
             tile.result.scale += result.scale ? column : 0;
             tile.result.out += column;
