@@ -42,12 +42,10 @@ static int multiply_normed(
     return failed || multiply(matrix, room->input, rows, 0, activation == RELU ? RELU : NONE, 0, room->wide);
 }
 
-/* x += rows times the matrix; for a matrix of bytes, they are what `quantised` made of them. */
-static int add_product(
-    const float *from, int quantised, const struct matrix *matrix, long rows, const struct room *room, float *x
-) {
-    if (!matrix->start) return multiply(matrix, from, rows, 0, NONE, 1, x);
-    return quantised || multiply(matrix, room->input, rows, room->steps, NONE, 1, x);
+/* x += rows times the matrix: floats, or the bytes that they have become */
+static int add_product(const float *from, const struct matrix *matrix, long rows, const struct room *room, float *x) {
+    if (matrix->start) return multiply(matrix, room->input, rows, room->steps, NONE, 1, x);
+    return multiply(matrix, from, rows, 0, NONE, 1, x);
 }
 
 static int attention(
@@ -62,9 +60,18 @@ static int attention(
             room->wide, factors, bias, bias_stride, middle, groups, group_count, encoder->heads, width, room->contexts
         ))
         return -1;
-    int failed = 0;
-    if (o->start) failed = quantise(room->contexts, rows, o->depth, encoder->plain, room->input, room->steps);
-    return add_product(room->contexts, failed, o, rows, room, x);
+    if (o->start && quantise(room->contexts, rows, o->depth, encoder->plain, room->input, room->steps)) return -1;
+    return add_product(room->contexts, o, rows, room, x);
+}
+
+/* Of hidden values, with the activation if they haven't had it yet. */
+static int become_bytes(const struct encoder *encoder, long width, long rows, const struct room *room) {
+    const float *hidden = room->wide, *factors = room->wide_factors;
+    if (encoder->activation == GELU)
+        return quantise_gelu(hidden, factors, rows, width, encoder->activated, room->input, room->steps);
+    if (quantise(hidden, rows, width, encoder->activated, room->input, room->steps)) return -1;
+    for (long row = 0; row < rows; row++) room->steps[row] *= factors[row];
+    return 0;
 }
 
 static int feed_forward(
@@ -72,15 +79,8 @@ static int feed_forward(
 ) {
     const struct matrix *wo = &layer->wo;
     if (multiply_normed(encoder, x, rows, layer->feed_forward_gain, &layer->wi, encoder->activation, room)) return -1;
-    const float *factors = room->wide_factors;
-    int failed = 0;
-    if (wo->start && encoder->activation == GELU) {
-        failed = quantise_gelu(room->wide, factors, rows, wo->depth, encoder->activated, room->input, room->steps);
-    } else if (wo->start) {
-        failed = quantise(room->wide, rows, wo->depth, encoder->activated, room->input, room->steps);
-        for (long row = 0; row < rows; row++) room->steps[row] *= factors[row];
-    }
-    return add_product(room->wide, failed, wo, rows, room, x);
+    if (wo->start && become_bytes(encoder, wo->depth, rows, room)) return -1;
+    return add_product(room->wide, wo, rows, room, x);
 }
 
 /* Where the next texts are: in which group, behind how many of its texts. */
@@ -116,7 +116,7 @@ static char *aligned(char *place) { return place + -(uintptr_t)place % CACHE_LIN
 static void *reserve(const struct layer *layer, long rows, struct room *room) {
     const long d_model = layer->qkv.depth, inner = layer->o.depth, d_ff = layer->wo.depth;
     const int bytes = layer->qkv.start != 0; /* which contexts and hidden values become too */
-    const size_t input = rows * (bytes ? most_of(d_model, most_of(inner, d_ff)) : d_model * sizeof(float));
+    const size_t input = rows * (bytes ? most_of(d_model, most_of(inner, d_ff)) : d_model * (long)sizeof(float));
     const size_t wide = rows * most_of(3 * inner, d_ff) * sizeof(float), contexts = rows * inner * sizeof(float);
     const size_t factors = rows * sizeof(float);
     char *memory = malloc(input + wide + contexts + 2 * factors + 5 * CACHE_LINE);
