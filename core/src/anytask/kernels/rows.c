@@ -46,7 +46,8 @@ static float quantise_gelu_row(
 ) {
     vector peak = all(0), poison = all(0);
     for (long i = 0; i < width; i += LANES) {
-        const vector given = width - i < LANES ? load_some(x + i, width - i) : load(x + i), value = gelu(given * factor);
+        const vector given = width - i < LANES ? load_some(x + i, width - i) : load(x + i);
+        const vector value = gelu(given * factor);
         store(activated + i, value);
         poison += 0 * value;
         peak = larger(value, peak);
