@@ -3,7 +3,7 @@
     python core/benchmarks/overhead.py [--model mini | base | FOLDER] [--rounds 15]
 
 One thread, short texts. The products are those of the same steps: every matrix of the packed encoder on as many rows,
-with the weights where they lie. Writes build/bench/overhead-MODEL.json.
+in parts as small as its layers take, with the weights where they lie. Writes build/bench/overhead-MODEL.json.
 """
 
 from __future__ import annotations
@@ -41,14 +41,17 @@ class Products:
             for linear in (block._qkv, block._o, block._wi, block._gated, block._wo)
             if linear is not None
         ]
+        at_once = max(steps) if encoder._compiled is None else encoder._compiled.rows_at_once
+        parts = [len(part) for rows in steps for part in torch.empty(rows).chunk(-(-rows // at_once))]
         self._calls = []
         for linear in linears:
             inner = linear.state()["weight"].shape[1]
-            for rows in steps:
-                if isinstance(linear, Int8Linear):
-                    self._calls.append((linear._product, (torch.full((rows, inner), 128, dtype=torch.uint8),)))
-                else:
-                    self._calls.append((linear, (torch.randn(rows, inner),)))
+            if isinstance(linear, Int8Linear):
+                codes = torch.full((at_once, inner), 128, dtype=torch.uint8)
+                self._calls += [(linear._product, (codes[:part],)) for part in parts]
+            else:
+                numbers = torch.randn(at_once, inner)
+                self._calls += [(linear, (numbers[:part],)) for part in parts]
 
     def __call__(self) -> None:
         with torch.inference_mode():
