@@ -15,7 +15,8 @@ import torch
 
 from anytask import kernels
 from anytask.cpu_attention import DistanceBias, step_attention
-from anytask.encoder import LengthGroup, T5Config
+from anytask.cpu_encoder import CpuEncoder
+from anytask.encoder import LengthGroup, T5Config, T5Encoder
 from anytask.kernels import building
 from anytask.linear import quantised
 from anytask.products import byte_product, float_product, onednn
@@ -43,7 +44,11 @@ def numbers() -> list[torch.Tensor]:
     plain, normed = RowCodes(), RowCodes().normed(rows.clone(), rows[0], 1e-6)
     quantised, activated = plain(rows.clone()), RowCodes("gelu").activated(rows.clone(), factor)
     rows_of_codes = (codes * step for codes, step in (quantised, activated, normed))
-    return [attention(rows.clone(), factor), *rows_of_codes, *products(rows, factor, generator)]
+    few = rows[:20], factor[:20]
+    return [
+        *(attention(rows.clone(), factor), *rows_of_codes),
+        *(*products(rows, factor, generator), *products(*few, generator), *layers(generator)),
+    ]
 
 
 def products(rows: torch.Tensor, factor: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
@@ -55,6 +60,16 @@ def products(rows: torch.Tensor, factor: torch.Tensor, generator: torch.Generato
         for weight, activation in ((matrix, None), (matrix, "relu"), (matrix, "gelu"), (matrix.bfloat16(), "silu"))
     ]
     return [*floats, byte_product(weight, scale, zero=128, relu=True)(bytes_of_rows)]
+
+
+def layers(generator: torch.Generator) -> list[torch.Tensor]:
+    """In floats: a byte that is rounded the other way changes what follows."""
+    config = T5Config(vocab_size=10, d_model=64, d_kv=24, d_ff=160, num_layers=2, num_heads=4, feed_forward_proj="gelu")
+    with torch.device("meta"):
+        shapes = {name: weight.shape for name, weight in T5Encoder(config).state_dict().items()}
+    state = {name: torch.randn(shape, generator=generator) / 8 for name, shape in shapes.items()}
+    ids, groups = torch.arange(63) % 10, [LengthGroup(0, 3, 7), LengthGroup(21, 1, 42)]
+    return [CpuEncoder(config, dict(state), dtype)(ids, groups) for dtype in (torch.float32, torch.bfloat16)]
 
 
 @needs_compiler

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 LANES = 16
 """Floats that `attend` reads at once, at most."""
 ACTIVATIONS: dict[str | None, int] = {None: 0, "relu": 1, "gelu": 2}
-"""Those that products compute, GELU to 1e-5, by their numbers in products.c."""
+"""Those that products compute, GELU to 1e-5, by their numbers in kernels.h."""
 
 
 @cache
