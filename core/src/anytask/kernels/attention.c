@@ -183,10 +183,7 @@ EXPORT int attend(
     const int64_t *groups, long group_count, long heads, long width, float *out
 ) {
     const long inner = heads * width, columns = rounded_up(width);
-    long longest = 0;
-    for (long group = 0; group < group_count; group++)
-        if (groups[2 * group + 1] > longest) longest = groups[2 * group + 1];
-    const long keys = rounded_up(longest);
+    const long longest = longest_text(groups, group_count), keys = rounded_up(longest);
     const size_t floats = width * keys + longest * columns + QUERIES * (keys + columns);
     int failed = 0;
 #pragma omp parallel if (longest * longest * heads > WORTH_SHARING)

@@ -47,10 +47,18 @@ int quantise_normed(
 /* T5's layer norm of rows, in floats. */
 void norm(const float *x, const float *gain, float epsilon, long rows, long width, float *out);
 
+/* The longest length in groups [group_count, 2]: so many texts of such a length. */
+static inline long longest_text(const int64_t *groups, long group_count) {
+    long longest = 0;
+    for (long group = 0; group < group_count; group++)
+        if (groups[2 * group + 1] > longest) longest = groups[2 * group + 1];
+    return longest;
+}
+
 /* out [T, heads * width]: self-attention's contexts of x [T, 3 * heads * width], queries, keys and values, times each
-   row's factor, if there are some. Its texts lie in groups [group_count, 2], so many texts of such a length; the bias
-   of a distance between query and key [heads, bias_stride] is that of zero in column `middle`, with as many columns
-   more than needed as a vector has lanes. */
+   row's factor, if there are some. Its texts lie in groups, one after the other. The bias of a distance between query
+   and key [heads, bias_stride] is that of zero in column `middle`, with as many columns more than needed as a vector
+   has lanes. */
 int attend(
     const float *x, const float *factors, const float *bias, long bias_stride, long middle, const int64_t *groups,
     long group_count, long heads, long width, float *out

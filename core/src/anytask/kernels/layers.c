@@ -135,10 +135,9 @@ EXPORT int encode(
     const int64_t *groups, long group_count
 ) {
     const long d_model = encoder->layers->qkv.depth;
-    long longest = 1;
-    for (long group = 0; group < group_count; group++) longest = most_of(longest, groups[2 * group + 1]);
     const long parts = (rows + encoder->rows_at_once - 1) / encoder->rows_at_once;
-    const long share = parts > 1 ? (rows + parts - 1) / parts : rows, most = most_of(share, longest);
+    const long share = parts > 1 ? (rows + parts - 1) / parts : rows;
+    const long most = most_of(share, longest_text(groups, group_count));
     struct room room;
     void *memory = reserve(encoder->layers, most, &room);
     int64_t *some = malloc(2 * group_count * sizeof *some);
